@@ -1,0 +1,16 @@
+"""The endpoints, by what they are about. A handler reads the call, asks the service, and shows the answer."""
+
+from ojs_api.handlers import admin, crons, dead_letter, events, jobs, queues, system, workers, workflows
+from ojs_api.http import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *jobs.endpoints.all,
+    *workers.endpoints.all,
+    *queues.endpoints.all,
+    *dead_letter.endpoints.all,
+    *crons.endpoints.all,
+    *workflows.endpoints.all,
+    *events.endpoints.all,
+    *admin.endpoints.all,
+    *system.endpoints.all,
+)

@@ -1,0 +1,36 @@
+"""For operators: workers and their directives; and, in test mode, the reset."""
+
+from __future__ import annotations
+
+from ojs_api.http import Call, Endpoints, Reply
+from ojs_api.wire import worker_view
+from ojs_core.envelope import invalid
+from ojs_core.errors import RouteNotFoundError
+
+endpoints = Endpoints("Admin")
+
+
+@endpoints.add("GET", "/ojs/v1/admin/workers", "List workers, longest silent first")
+async def list_workers(call: Call) -> Reply:
+    """C-WRK-05."""
+    workers = await call.service.workers.list_workers()
+    return Reply({"workers": [worker_view(worker) for worker in workers], "count": len(workers)})
+
+
+@endpoints.add("POST", "/ojs/v1/admin/workers/{worker_id:str}/directive", "Tell a worker to go on, go quiet or end")
+async def direct(call: Call) -> Reply:
+    """C-WRK-02."""
+    body, _ = call.json()
+    directive = body.get("directive")
+    if directive not in ("running", "quiet", "terminate"):
+        raise invalid("directive", "one of running, quiet, terminate", directive)
+    return Reply({"worker": worker_view(await call.service.workers.direct(call.path_params["worker_id"], directive))})
+
+
+@endpoints.add("POST", "/ojs/v1/admin/reset", "Remove everything (test mode only)")
+async def reset(call: Call) -> Reply:
+    """C-EP-28."""
+    if not call.service.settings.test_mode:
+        raise RouteNotFoundError("The reset exists only with OJS_TEST_MODE=true.")
+    await call.service.reset()
+    return Reply({"reset": True})

@@ -1,0 +1,72 @@
+"""Cron entries: register, list, read, switch, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ojs_api.http import Call, Endpoints, Reply, pagination, paging
+from ojs_api.wire import cron_view
+from ojs_core.envelope import invalid
+from ojs_core.paging import decode_cursor, encode_cursor
+from ojs_core.records import CronEntry
+from ojs_core.service.crons import parse_cron_request
+
+endpoints = Endpoints("Cron")
+
+
+def _both(entry: CronEntry) -> dict[str, Any]:
+    """Return an entry under the wrapper of each dialect (Q-14)."""
+    view = cron_view(entry)
+    return {"cron": view, "cron_job": view}
+
+
+@endpoints.add("GET", "/ojs/v1/cron", "List cron entries", query=("enabled", "limit", "offset", "cursor"))
+async def list_crons(call: Call) -> Reply:
+    """C-EP-20."""
+    query = call.query()
+    page = paging(query)
+    wanted = query.get("enabled") or None
+    if wanted not in (None, "true", "false"):
+        raise invalid("enabled", "true or false", wanted)
+    entries = await call.service.crons.list_crons(enabled=None if wanted is None else wanted == "true")
+    start = page.offset
+    if page.cursor is not None:
+        _, after = decode_cursor(page.cursor)
+        start = sum(entry.name <= after for entry in entries)
+    shown = entries[start : start + page.limit]
+    more = start + len(shown) < len(entries)
+    cursor = encode_cursor((0, shown[-1].name)) if shown and more else None
+    views = [cron_view(entry) for entry in shown]
+    numbers = pagination(len(entries), page, len(shown), cursor)
+    return Reply({"crons": views, "cron_jobs": views, "count": len(views), "pagination": numbers})
+
+
+@endpoints.add("POST", "/ojs/v1/cron", "Register a cron entry, or replace the one of that name", status=201)
+async def register(call: Call) -> Reply:
+    """C-EP-21."""
+    body, raw = call.json()
+    registered = await call.service.crons.register(parse_cron_request(body, raw, call.service.clock.now()))
+    return Reply(_both(registered.entry), 201 if registered.created else 200)
+
+
+@endpoints.add("GET", "/ojs/v1/cron/{name:str}", "Read a cron entry")
+async def read(call: Call) -> Reply:
+    """C-EP-22."""
+    return Reply(_both(await call.service.crons.get(call.path_params["name"])))
+
+
+@endpoints.add("PATCH", "/ojs/v1/cron/{name:str}", "Switch a cron entry on or off")
+async def switch(call: Call) -> Reply:
+    """C-EP-22."""
+    body, _ = call.json()
+    enabled = body.get("enabled")
+    if not isinstance(enabled, bool):
+        raise invalid("enabled", "a boolean", enabled)
+    return Reply(_both(await call.service.crons.set_enabled(call.path_params["name"], enabled=enabled)))
+
+
+@endpoints.add("DELETE", "/ojs/v1/cron/{name:str}", "Delete a cron entry; its jobs stay")
+async def delete(call: Call) -> Reply:
+    """C-EP-23."""
+    entry = await call.service.crons.delete(call.path_params["name"])
+    return Reply({"deleted": True, "name": entry.name, **_both(entry)})

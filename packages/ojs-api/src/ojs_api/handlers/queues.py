@@ -1,0 +1,51 @@
+"""Queues: list, numbers, pause, resume."""
+
+from __future__ import annotations
+
+from ojs_api.http import Call, Endpoints, Reply, pagination, paging
+from ojs_api.wire import queue_view, stats_view
+from ojs_core.paging import decode_cursor, encode_cursor
+from ojs_core.timestamps import format_ms
+
+endpoints = Endpoints("Queues")
+
+
+@endpoints.add("GET", "/ojs/v1/queues", "List queues", query=("limit", "offset", "cursor"))
+async def list_queues(call: Call) -> Reply:
+    """C-EP-12."""
+    page = paging(call.query())
+    queues = await call.service.queues()
+    start = page.offset
+    if page.cursor is not None:
+        _, after = decode_cursor(page.cursor)
+        start = sum(queue.name <= after for queue in queues)
+    shown = queues[start : start + page.limit]
+    more = start + len(shown) < len(queues)
+    cursor = encode_cursor((0, shown[-1].name)) if shown and more else None
+    views = [queue_view(queue) for queue in shown]
+    return Reply({"queues": views, "pagination": pagination(len(queues), page, len(shown), cursor)})
+
+
+@endpoints.add("GET", "/ojs/v1/queues/{name:str}/stats", "Read the numbers of a queue")
+async def stats(call: Call) -> Reply:
+    """C-EP-13."""
+    numbers = await call.service.queue_stats(call.path_params["name"])
+    return Reply(stats_view(numbers, call.service.clock.now(), draft=call.speaks_draft))
+
+
+@endpoints.add("POST", "/ojs/v1/queues/{name:str}/pause", "Stop handing out jobs of a queue")
+async def pause(call: Call) -> Reply:
+    """C-EP-14."""
+    call.optional_json()
+    queue = await call.service.pause_queue(call.path_params["name"])
+    paused_at = format_ms(queue.paused_at or call.service.clock.now())
+    return Reply({"queue": queue_view(queue), "status": "paused", "paused_at": paused_at})
+
+
+@endpoints.add("POST", "/ojs/v1/queues/{name:str}/resume", "Hand out jobs of a queue again")
+async def resume(call: Call) -> Reply:
+    """C-EP-15."""
+    call.optional_json()
+    queue = await call.service.resume_queue(call.path_params["name"])
+    resumed_at = format_ms(call.service.clock.now())
+    return Reply({"queue": queue_view(queue), "status": "active", "resumed_at": resumed_at})

@@ -1,0 +1,108 @@
+"""Opening the file: where it must be, whose it is, how durable it is, and which schema it has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Lock
+
+import apsw
+
+from ojs_backend_sqlite import migrations
+from ojs_backend_sqlite.config import SQLiteConfig
+from ojs_core.errors import SettingsError
+
+APPLICATION_ID = 0x4F4A5331
+"""Marks a file as ours ("OJS1" in ASCII); SQLite keeps it in the header."""
+STATEMENTS_CACHED = 300
+CACHE_KIB = 32 * 1024
+"""Pages a connection keeps in memory, at most."""
+CHECKPOINT_PAGES = 4000
+"""The write-ahead log is copied into the database whenever it holds this many pages (16 MB)."""
+JOURNAL_MAX_BYTES = 64 * 1024 * 1024
+"""A longer log, left behind by a long read, is cut back to this."""
+
+_creating = Lock()
+
+
+def connect(config: SQLiteConfig) -> apsw.Connection:
+    """Open an existing database, for use by one thread. Raises `apsw.Error`."""
+    # Without SQLITE_OPEN_CREATE: a file that was removed must not come back empty.
+    connection = apsw.Connection(config.path, apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS_CACHED)
+    connection.set_busy_timeout(config.busy_timeout_ms)
+    connection.execute(f"PRAGMA synchronous = {config.synchronous}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_MAX_BYTES}")
+    connection.execute("PRAGMA temp_store = memory")
+    connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+    return connection
+
+
+def prepare(config: SQLiteConfig) -> apsw.Connection:
+    """Create the file where there is none, bring its schema up to date, and return a connection for one thread.
+
+    Several processes may do so at once. Raises `SettingsError` for a path that cannot be a database of ours, and
+    `apsw.Error`.
+    """
+    if not config.in_memory:
+        _create_file(config.path)
+    connection = connect(config)
+    try:
+        _refuse_foreign(connection, config.path)
+        if not config.in_memory:
+            _write_ahead(connection, config.path)
+        # EXCLUSIVE, not a check first: whoever comes second waits, and then finds nothing to do.
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            migrations.apply_steps(connection)
+            connection.pragma("application_id", APPLICATION_ID)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create_file(path: str) -> None:
+    if Path(path).is_dir():
+        raise SettingsError(f"OJS_SQLITE_PATH={path} is a folder. Name a file in it, such as {Path(path, 'ojs.db')}.")
+    # The job arguments are nobody else's business, hence the mode; SQLite gives its side files the same one.
+    # The lock: closing a file drops the locks that SQLite holds on it elsewhere in this process.
+    with _creating:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise SettingsError(f"OJS_SQLITE_PATH={path} cannot be created: {error.strerror}.") from error
+
+
+def _refuse_foreign(connection: apsw.Connection, path: str) -> None:
+    """Raise `SettingsError`, with nothing changed, unless the file is empty or ours and not from a newer server."""
+    try:
+        connection.execute("BEGIN")
+        application: int = connection.pragma("application_id")
+        version: int = connection.pragma("user_version")
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").get
+        connection.execute("COMMIT")
+    except apsw.NotADBError as error:
+        raise SettingsError(f"OJS_SQLITE_PATH={path} is not a SQLite database.") from error
+    if application == APPLICATION_ID:
+        if version > len(migrations.STEPS):
+            raise SettingsError(
+                f"OJS_SQLITE_PATH={path} was written by a newer ojs-backend-sqlite (schema {version}; this one knows "
+                f"{len(migrations.STEPS)}). Upgrade this server, or start it with another file."
+            )
+    elif application != 0 or tables:
+        raise SettingsError(f"OJS_SQLITE_PATH={path} is the database of another application. Name another file.")
+
+
+def _write_ahead(connection: apsw.Connection, path: str) -> None:
+    mode = connection.pragma("journal_mode", "wal")
+    if mode != "wal":
+        raise SettingsError(
+            f"OJS_SQLITE_PATH={path}: a write-ahead log is not possible there (journal mode '{mode}'). Use a local disk."
+        )

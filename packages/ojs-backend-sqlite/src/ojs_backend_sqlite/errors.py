@@ -1,0 +1,36 @@
+"""From what SQLite reports to what the seam promises."""
+
+from __future__ import annotations
+
+import apsw
+
+from ojs_core.errors import BackendUnavailableError
+
+_MESSAGES: dict[type[apsw.Error], str] = {
+    apsw.BusyError: "The database is locked: another process is writing and did not finish in time.",
+    apsw.LockedError: "The database is locked.",
+    apsw.FullError: "The disk, or the size set for the database, is full.",
+    apsw.IOError: "Reading or writing the database file failed.",
+    apsw.CantOpenError: "The database file cannot be opened.",
+    apsw.ReadOnlyError: "The database file is read-only.",
+    apsw.PermissionsError: "The database file may not be accessed.",
+    apsw.CorruptError: "The database file is damaged.",
+    apsw.NotADBError: "The database file is not a SQLite database.",
+    apsw.NoMemError: "The database ran out of memory.",
+}
+
+BROKEN = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.CorruptError, apsw.NotADBError)
+"""After one of these the connection is not trusted any more."""
+
+
+def unavailable(error: apsw.Error) -> BackendUnavailableError:
+    """Return what to raise for an error of SQLite. The cause is chained; the message names no path."""
+    message = _MESSAGES.get(type(error), "The database refused the operation.")
+    wrapped = BackendUnavailableError(message)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def closed() -> BackendUnavailableError:
+    """Return what to raise for an operation on a store that is not open."""
+    return BackendUnavailableError("The database is not open.")

@@ -1,0 +1,68 @@
+"""Group commit: requests that arrive together go to the store together.
+
+The first caller starts a flush, those who come while it is under way ride along in the next one. Each gets its own
+answer, and none is answered before the store has what it asked for. One flush of a kind is under way at a time, so a busy
+server makes large groups and an idle one answers at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
+
+GROUP_MAX = 500
+"""Requests in one flush."""
+
+
+class Coalescer(Generic[Asked, Answered]):
+    """Turns many `ask` calls into few `send` calls. `send` answers with the same length and order."""
+
+    def __init__(self, send: Callable[[Sequence[Asked]], Awaitable[Sequence[Answered]]]) -> None:
+        self._send = send
+        self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def ask(self, request: Asked) -> Answered:
+        """Return the store's answer to one request, or raise what the flush raised.
+
+        A caller that is cancelled loses only its answer: the flush goes on for the others.
+        """
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        return await future
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
+                await self._send_group(group)
+        finally:
+            self._flushing = None
+
+    async def _send_group(self, group: list[tuple[Asked, asyncio.Future[Answered]]]) -> None:
+        try:
+            answers = await self._send([request for request, _ in group])
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the group
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(group, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for the next flush."""
+        return not self._waiting
+
+    async def drain(self) -> None:
+        """Wait until everything asked so far is answered."""
+        while self._flushing is not None:
+            await asyncio.wait({self._flushing})

@@ -1,0 +1,58 @@
+"""From the name in `OJS_BACKEND` to a backend: entry points of group `ojs.backends`, verified by pluggy.
+
+Only the chosen module is imported. There is no fallback to another store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from ojs_core import hookspecs
+from ojs_core.backend import Backend
+from ojs_core.errors import BackendNotInstalledError, SettingsError
+
+GROUP = "ojs.backends"
+
+
+def installed_backends() -> dict[str, EntryPoint]:
+    """Return the installed backends by name, without importing any.
+
+    Raises `SettingsError` if two distributions claim one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise SettingsError(
+                f"Two packages provide the backend '{entry.name}': {other.value} and {entry.value}. Uninstall one."
+            )
+    return found
+
+
+def load_backend(name: str, environ: Mapping[str, str]) -> Backend:
+    """Make the backend called `name` from its variables in `environ`; it is not opened yet.
+
+    Raises `BackendNotInstalledError` if there is none of that name, and `SettingsError` if the package does not implement
+    the hook or refuses the settings.
+    """
+    installed = installed_backends()
+    entry = installed.get(name)
+    if entry is None:
+        raise BackendNotInstalledError(
+            f"OJS_BACKEND={name}: no installed package provides this backend. Installed: {', '.join(installed)}. "
+            f"For an official one run: pip install 'ojs-server[{name}]'"
+        )
+    manager = pluggy.PluginManager("ojs")
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(entry.load(), name)
+        manager.check_pending()
+    except (ImportError, AttributeError, pluggy.PluginValidationError) as error:
+        raise SettingsError(f"OJS_BACKEND={name}: the package {entry.value} cannot be used: {error}") from error
+    backend: Backend | None = manager.hook.ojs_make_backend(environ=environ)
+    if backend is None:
+        raise SettingsError(f"OJS_BACKEND={name}: the package {entry.value} has no hook ojs_make_backend.")
+    return backend

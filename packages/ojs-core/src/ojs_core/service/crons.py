@@ -1,0 +1,413 @@
+"""Cron entries: registration, and firing each occurrence once (OJS cron).
+
+A firing is one commit: the entry moves to its next time under its version and the job is inserted, so that any number of
+servers can look at the same entry and one of them fires it. The job's id follows from the entry and the occurrence, so
+that even a store that needs two steps cannot make two jobs of one occurrence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ojs_core.backend import Commit, Committed, Conflict, CronWrite, NewJob, Refused
+from ojs_core.cron import CronError, CronSchedule, next_tick, parse_cron
+from ojs_core.envelope import invalid, merge_objects, new_job, parse_job_request
+from ojs_core.errors import InvalidRequestError, NotFoundError, OJSError, StateConflictError
+from ojs_core.events import Event, other_event
+from ojs_core.ids import uuid7_named
+from ojs_core.job import Job, JobState, replace_fields
+from ojs_core.lifecycle import Transition, plan_activate, plan_cancel
+from ojs_core.records import CronEntry, OverlapPolicy
+from ojs_core.service.context import Context
+from ojs_core.service.jobs import ROUNDS_MAX
+from ojs_core.timestamps import format_ms
+
+NAME_MAX = 255
+CRON_NAME = re.compile(r"[a-z0-9][a-z0-9\-.]*")
+OVERLAP_POLICIES: dict[str, OverlapPolicy] = {
+    "skip": "skip",
+    "allow": "allow",
+    "cancel_previous": "cancel_previous",
+    "cancel": "cancel_previous",
+    "enqueue": "enqueue",
+}
+STAGED_LOOK_MS = 1000
+"""How often an entry with staged instances (policy `enqueue`) looks whether the one before has ended."""
+STAGED_MANY = 2
+"""More staged instances than this deserve a warning (C-CRN-22)."""
+
+
+class CronRequest(Struct, frozen=True, kw_only=True):
+    """A validated registration. `job` is the raw job request of the template."""
+
+    name: str
+    expression: str
+    timezone: str
+    job: Raw
+    overlap_policy: OverlapPolicy = "skip"
+    enabled: bool = True
+    description: str | None = None
+
+
+class Registered(Struct, frozen=True):
+    """The entry as stored, and whether it is new."""
+
+    entry: CronEntry
+    created: bool
+
+
+def parse_cron_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) -> CronRequest:
+    """Validate a registration in either dialect (C-EP-21, Q-14).
+
+    Suite dialect: `expression`, `job_template`; prose dialect: `cron`, and `type`, `args`, `meta`, `options` beside it.
+    Raises `InvalidRequestError` naming the field.
+    """
+    name = envelope.get("name")
+    if not isinstance(name, str) or len(name) > NAME_MAX or not CRON_NAME.fullmatch(name):
+        raise invalid("name", f"1 to {NAME_MAX} characters of [a-z0-9.-], the first a letter or digit", name)
+    field = "cron" if envelope.get("expression") is None and envelope.get("cron") is not None else "expression"
+    expression = envelope.get(field)
+    timezone = envelope.get("timezone")
+    timezone = "UTC" if timezone is None else timezone
+    if not isinstance(expression, str):
+        raise invalid(field, "a cron expression", expression)
+    if not isinstance(timezone, str):
+        raise invalid("timezone", "an IANA time zone", timezone)
+    policy = envelope.get("overlap_policy")
+    policy = "skip" if policy is None else policy
+    if not isinstance(policy, str) or policy not in OVERLAP_POLICIES:
+        raise invalid("overlap_policy", "one of skip, allow, cancel_previous, enqueue", policy)
+    enabled = envelope.get("enabled")
+    enabled = True if enabled is None else enabled
+    if not isinstance(enabled, bool):
+        raise invalid("enabled", "a boolean", enabled)
+    description = envelope.get("description")
+    if description is not None and not isinstance(description, str):
+        raise invalid("description", "a text", description)
+    schedule = parse_schedule(expression, timezone, field)
+    job = _template(envelope, raw)
+    new_job(parse_job_request(job, now, what="The job template"), now)
+    if enabled:
+        _next_tick(schedule, now, field)
+    return CronRequest(
+        name=name,
+        expression=expression,
+        timezone=timezone,
+        job=job,
+        overlap_policy=OVERLAP_POLICIES[policy],
+        enabled=enabled,
+        description=description,
+    )
+
+
+def parse_schedule(expression: str, timezone: str, field: str = "expression") -> CronSchedule:
+    """Parse an expression. Raises `InvalidRequestError` naming the field."""
+    try:
+        return parse_cron(expression, timezone)
+    except CronError as error:
+        name = field if error.field == "expression" else error.field
+        raise InvalidRequestError(f"'{name}': {error}", field=name, received=str(expression)[:100]) from None
+
+
+def _next_tick(schedule: CronSchedule, after: int, field: str) -> int:
+    try:
+        return next_tick(schedule, after).at
+    except CronError as error:
+        raise InvalidRequestError(f"'{field}': {error}", field=field) from None
+
+
+def _template(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
+    """Return the job request of a registration as text; `args` may be left out (C-CRN-03)."""
+    template = envelope.get("job_template")
+    if template is None:
+        members: dict[str, Raw] = {key: raw[key] for key in ("type", "args", "meta", "options", "schema") if key in raw}
+    elif isinstance(template, dict):
+        members = msgspec.json.decode(raw["job_template"], type=dict[str, Raw])
+    else:
+        raise invalid("job_template", "an object", template)
+    if bytes(members.get("args", Raw(b"null"))) == b"null":
+        members["args"] = Raw(b"[]")
+    members.pop("id", None)
+    return Raw(msgspec.json.encode(members))
+
+
+class CronService:
+    """Cron entries."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def register(self, request: CronRequest) -> Registered:
+        """Create an entry, or replace the definition of the one of that name (C-CRN-02)."""
+        for _ in range(ROUNDS_MAX):
+            now = self._context.clock.now()
+            old = await self._context.backend.get_cron(request.name)
+            next_run_at = None
+            if request.enabled:
+                next_run_at = next_tick(parse_schedule(request.expression, request.timezone), now).at
+            entry = CronEntry(
+                name=request.name,
+                expression=request.expression,
+                timezone=request.timezone,
+                job=request.job,
+                created_at=now if old is None else old.created_at,
+                overlap_policy=request.overlap_policy,
+                enabled=request.enabled,
+                description=request.description,
+                next_run_at=next_run_at,
+                wake_at=next_run_at,
+                last_run_at=None if old is None else old.last_run_at,
+                run_count=0 if old is None else old.run_count,
+                last_job_id=None if old is None else old.last_job_id,
+                waiting_job_ids=() if old is None else old.waiting_job_ids,
+            )
+            written = await self._write(entry, old)
+            if written is not None:
+                return Registered(written, created=old is None)
+        raise _keeps_changing(request.name)
+
+    async def get(self, name: str) -> CronEntry:
+        """Read an entry."""
+        entry = await self._context.backend.get_cron(name)
+        if entry is None:
+            raise _not_found(name)
+        return entry
+
+    async def list_crons(self, *, enabled: bool | None = None) -> list[CronEntry]:
+        """Return the entries by name."""
+        entries = await self._context.backend.list_crons()
+        return [entry for entry in entries if enabled is None or entry.enabled == enabled]
+
+    async def set_enabled(self, name: str, *, enabled: bool) -> CronEntry:
+        """Switch an entry on or off (C-CRN-18)."""
+        for _ in range(ROUNDS_MAX):
+            old = await self.get(name)
+            next_run_at = None
+            if enabled:
+                now = self._context.clock.now()
+                next_run_at = next_tick(parse_schedule(old.expression, old.timezone), now).at
+            entry = msgspec.structs.replace(old, enabled=enabled, next_run_at=next_run_at, wake_at=next_run_at)
+            written = await self._write(entry, old)
+            if written is not None:
+                return written
+        raise _keeps_changing(name)
+
+    async def delete(self, name: str) -> CronEntry:
+        """Remove an entry; jobs it made stay (C-CRN-19)."""
+        for _ in range(ROUNDS_MAX):
+            entry = await self.get(name)
+            write = CronWrite(name, None, entry.version)
+            if isinstance(await self._context.commits.ask(Commit(cron=write)), Committed):
+                return entry
+        raise _keeps_changing(name)
+
+    async def _write(self, entry: CronEntry, old: CronEntry | None) -> CronEntry | None:
+        version = 0 if old is None else old.version
+        answer = await self._context.commits.ask(Commit(cron=CronWrite(entry.name, entry, version)))
+        return msgspec.structs.replace(entry, version=version + 1) if isinstance(answer, Committed) else None
+
+    # Firing.
+
+    async def wake(self, entry: CronEntry) -> None:
+        """Do what is due for an entry: fire an occurrence, or release a staged instance.
+
+        Losing the race for it to another server is as good as having done it.
+        """
+        settled: list[Transition] = []
+        for _ in range(ROUNDS_MAX):
+            now = self._context.clock.now()
+            firing = await self._decide(entry, now)
+            firing.transitions.extend(settled)
+            answer = await self._context.commits.ask(firing.commit())
+            if isinstance(answer, Committed):
+                return
+            if any(conflict.kind == "cron" for conflict in answer.conflicts):
+                return
+            found = await self._settle(entry, firing, answer, now)
+            if found is None:
+                return
+            settled = found
+
+    async def _decide(self, entry: CronEntry, now: int) -> _Firing:
+        firing = _Firing(entry, now)
+        waiting = list(entry.waiting_job_ids)
+        known = [job_id for job_id in (entry.last_job_id, *waiting) if job_id is not None]
+        jobs = {job.id: job for job in await self._context.backend.get_jobs(known) if job is not None}
+        previous = jobs.get(entry.last_job_id or "")
+        busy = previous is not None and not previous.ended
+        while waiting and not busy:
+            job_id = waiting.pop(0)
+            staged = jobs.get(job_id)
+            if staged is not None and not staged.ended:
+                # Someone may have released it by hand; then it is simply the one that runs now.
+                if staged.state is JobState.PENDING:
+                    firing.transitions.append(plan_activate(job_id, now))
+                firing.last_job_id = job_id
+                busy = True
+        firing.waiting = waiting
+        if entry.enabled and entry.next_run_at is not None and entry.next_run_at <= now:
+            self._fire(firing, previous if busy and previous is not None and not previous.ended else None, busy=busy)
+        return firing
+
+    def _fire(self, firing: _Firing, previous: Job | None, *, busy: bool) -> None:
+        entry, now = firing.entry, firing.now
+        scheduled_for = entry.next_run_at
+        assert scheduled_for is not None  # noqa: S101 - the caller checked
+        firing.advance()
+        if busy and entry.overlap_policy == "skip":
+            firing.skip("overlap_skip", existing_job_id=entry.last_job_id)
+            return
+        job = self._job_of(entry, scheduled_for, now)
+        if isinstance(job, OJSError):
+            firing.skip("invalid_template", message=job.message)
+            return
+        if busy and entry.overlap_policy == "cancel_previous" and previous is not None:
+            firing.transitions.append(
+                plan_cancel(previous.id, now, self._context.retention, version=previous.version)
+            )
+        if busy and entry.overlap_policy == "enqueue":
+            staged = replace_fields(
+                job.job, state=JobState.PENDING, enqueued_at=None, wake_at=job.job.expires_at
+            )
+            job = msgspec.structs.replace(job, job=staged, events=())
+            firing.waiting = [*firing.waiting, staged.id]
+        else:
+            firing.last_job_id = job.job.id
+        firing.insert(job, scheduled_for)
+
+    def _job_of(self, entry: CronEntry, scheduled_for: int, now: int) -> NewJob | OJSError:
+        """Make the job of an occurrence (C-CRN-14)."""
+        try:
+            request = parse_job_request(entry.job, now, what="The job template")
+            marks = {"cron_name": entry.name, "cron_triggered_at": format_ms(now)}
+            request = msgspec.structs.replace(request, meta=merge_objects(request.meta, marks))
+            names = ("cron", entry.name, str(entry.created_at), str(scheduled_for))
+            return new_job(request, now, job_id=uuid7_named(scheduled_for, *names))
+        except OJSError as error:
+            return error
+
+    async def _settle(
+        self, entry: CronEntry, firing: _Firing, refused: Refused, now: int
+    ) -> list[Transition] | None:
+        """Return swaps to add to the next attempt, or None when the occurrence is settled."""
+        settled: list[Transition] = []
+        for conflict in refused.conflicts:
+            if conflict.kind == "id":
+                # The job is there: a step that was cut off after the insert. What is left is to move the entry on.
+                await self._context.commits.ask(firing.commit(without_insert=True))
+                return None
+            if conflict.kind == "hold":
+                swap = self._yield_to(entry, conflict, now)
+                if swap is None:
+                    firing.give_up("unique_conflict", existing_job_id=conflict.job.id if conflict.job else None)
+                    await self._context.commits.ask(firing.commit(without_insert=True))
+                    return None
+                settled.append(swap)
+        return settled
+
+    def _yield_to(self, entry: CronEntry, conflict: Conflict, now: int) -> Transition | None:
+        """Return the swap that makes room for a unique job, if its policy says so."""
+        unique = parse_job_request(entry.job, now).unique
+        job = conflict.job
+        if unique is None or job is None or unique.on_conflict in ("reject", "ignore"):
+            return None
+        return plan_cancel(job.id, now, self._context.retention, version=job.version)
+
+
+class _Firing:
+    """What one look at an entry changes."""
+
+    def __init__(self, entry: CronEntry, now: int) -> None:
+        self.entry = entry
+        self.now = now
+        self.transitions: list[Transition] = []
+        self.last_job_id = entry.last_job_id
+        self.waiting: Sequence[str] = entry.waiting_job_ids
+        self._inserts: tuple[NewJob, ...] = ()
+        self._events: list[Event] = []
+        self._next_run_at = entry.next_run_at
+        self._last_run_at = entry.last_run_at
+        self._run_count = entry.run_count
+
+    def advance(self) -> None:
+        """Move to the first occurrence after now: what was missed is made up for once at most (C-CRN-16)."""
+        schedule = parse_cron(self.entry.expression, self.entry.timezone)
+        tick = next_tick(schedule, self.now)
+        self._next_run_at = tick.at
+        for wall_time in tick.skipped:
+            self.skip("dst_skip", scheduled_time=wall_time)
+
+    def insert(self, job: NewJob, scheduled_for: int) -> None:
+        """Fire: insert the job."""
+        self._inserts = (job,)
+        self._last_run_at = self.now
+        self._run_count += 1
+        self._log(
+            "cron.triggered",
+            job_id=job.job.id,
+            scheduled_at=format_ms(scheduled_for),
+            scheduled_time=format_ms(scheduled_for),
+            actual_time=format_ms(self.now),
+            run_count=self._run_count,
+            timezone=self.entry.timezone,
+        )
+
+    def skip(self, reason: str, **facts: Any) -> None:
+        """Log that an occurrence was suppressed (C-CRN-23)."""
+        self._log("cron.skipped", reason=reason, **facts)
+
+    def give_up(self, reason: str, **facts: Any) -> None:
+        """Take the firing back: the job cannot be inserted."""
+        self.last_job_id = self.entry.last_job_id
+        self.waiting = self.entry.waiting_job_ids
+        self._last_run_at = self.entry.last_run_at
+        self._run_count = self.entry.run_count
+        self._events = [event for event in self._events if event.type != "cron.triggered"]
+        self.skip(reason, **facts)
+
+    def _log(self, event_type: str, **facts: Any) -> None:
+        entry = self.entry
+        job_type = msgspec.json.decode(entry.job, type=_Typed).type
+        data = {"cron_name": entry.name, "cron_expr": entry.expression, "cron_expression": entry.expression}
+        self._events.append(
+            other_event(event_type, self.now, entry.name, job_type=job_type, **data, **facts)
+        )
+
+    def commit(self, *, without_insert: bool = False) -> Commit:
+        """Return what is to be written."""
+        wake_at = self._next_run_at
+        if self.waiting:
+            look = self.now + STAGED_LOOK_MS
+            wake_at = look if wake_at is None else min(look, wake_at)
+        entry = msgspec.structs.replace(
+            self.entry,
+            next_run_at=self._next_run_at,
+            wake_at=wake_at,
+            last_run_at=self._last_run_at,
+            run_count=self._run_count,
+            last_job_id=self.last_job_id,
+            waiting_job_ids=tuple(self.waiting),
+        )
+        return Commit(
+            inserts=() if without_insert else self._inserts,
+            transitions=() if without_insert else tuple(self.transitions),
+            cron=CronWrite(entry.name, entry, self.entry.version),
+            events=tuple(self._events),
+        )
+
+
+class _Typed(Struct):
+    type: str
+
+
+def _not_found(name: str) -> NotFoundError:
+    return NotFoundError(f"There is no cron entry '{name}'.", resource_type="cron", resource_id=name)
+
+
+def _keeps_changing(name: str) -> StateConflictError:
+    return StateConflictError(f"Cron entry '{name}' keeps changing. Try again.", name=name)

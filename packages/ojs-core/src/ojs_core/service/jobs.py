@@ -1,0 +1,471 @@
+"""The life of jobs: push, fetch, ack, fail, cancel, activate, and the dead letters (OJS core §7)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ojs_core.backend import Change, ClaimRequest, Commit, Committed, Conflict, JobPage, JobQuery, NewJob, Refused, Removal
+from ojs_core.envelope import JobRequest, at_index, new_job
+from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
+from ojs_core.events import EventDraft
+from ojs_core.job import Job, JobState, replace_fields
+from ojs_core.lifecycle import (
+    Transition,
+    check_guard,
+    earliest,
+    plan_ack,
+    plan_activate,
+    plan_cancel,
+    plan_expire,
+    plan_failure,
+    plan_requeue,
+    plan_revive,
+    retention_ends,
+)
+from ojs_core.service.context import Context
+from ojs_core.service.failure import Failure
+from ojs_core.timestamps import format_ms
+
+COUNT_MAX = 1000
+"""Jobs one fetch hands out, at most (C-OPS-12)."""
+WAIT_MAX_MS = 30_000
+POLL_MS = 500
+"""How often a waiting fetch asks even if nobody rang: for rate limits that pass, and for stores that cannot push."""
+ROUNDS_MAX = 8
+"""How often a decision is made anew after it lost a race. More means that something else writes without end."""
+
+
+class FetchRequest(Struct, frozen=True, kw_only=True):
+    """What a worker asks for. `wait_ms`: how long to wait for the first job; 0: answer at once."""
+
+    queues: tuple[str, ...]
+    count: int = 1
+    worker_id: str | None = None
+    lease_ms: int | None = None
+    wait_ms: int = 0
+
+
+class Pushed(Struct, frozen=True):
+    """The answer to a push: the new job, or the existing one a unique policy with `ignore` found."""
+
+    job: Job
+    deduplicated: bool = False
+
+
+class JobService:
+    """Jobs. `ended` is told each member of a workflow that ended through this service."""
+
+    def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[None]]) -> None:
+        self._context = context
+        self._ended = ended
+        self._giving_back: set[asyncio.Future[None]] = set()
+
+    # PUSH.
+
+    async def push(self, request: JobRequest) -> Pushed:
+        """Insert one job. Raises `DuplicateJobError` for a taken id or by a unique policy."""
+        now = self._context.clock.now()
+        new = new_job(request, now)
+        if new.hold is None:
+            # The common case in one line: nothing but a taken id can stand in the way.
+            answer = await self._context.commits.ask(Commit(inserts=(new,)))
+            if isinstance(answer, Committed):
+                return Pushed(answer.inserted[0])
+            raise duplicate(answer.conflicts[0])
+        return (await self._insert([new], [request], now))[0]
+
+    async def push_batch(self, requests: Sequence[JobRequest]) -> list[Pushed]:
+        """Insert all or nothing, in the order given (C-BLK-01). An error names the element (`details.index`)."""
+        now = self._context.clock.now()
+        news = []
+        for index, request in enumerate(requests):
+            try:
+                news.append(new_job(request, now))
+            except OJSError as error:
+                raise at_index(error, index) from None
+        return await self._insert(news, requests, now)
+
+    async def _insert(self, news: Sequence[NewJob], requests: Sequence[JobRequest], now: int) -> list[Pushed]:
+        """Insert jobs together, settling each unique conflict by the policy of the new job (C-UNQ-06 to C-UNQ-10)."""
+        batch = _Batch(news, requests, now, self._context)
+        for _ in range(ROUNDS_MAX):
+            answer = await self._context.commits.ask(batch.commit())
+            if isinstance(answer, Committed):
+                await self._note_ended(answer.changed)
+                return batch.answers(answer)
+            for conflict in answer.conflicts:
+                batch.settle(conflict)
+        raise StateConflictError("The jobs this one would replace keep changing. Try again.")
+
+    # FETCH.
+
+    async def fetch(self, request: FetchRequest) -> tuple[Job, ...]:
+        """Claim jobs; with `wait_ms`, wait for the first one as long as that (C-OPS-10 to C-OPS-18).
+
+        A waiting fetch may be cancelled at any time: jobs claimed at that very moment are given back.
+        """
+        if not request.wait_ms:
+            return await self._claim(request)
+        doorbell = self._context.doorbell
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(request.wait_ms, WAIT_MAX_MS) / 1000
+        with doorbell.waiting(request.queues) as rung:
+            while True:
+                rung.clear()
+                jobs = await self._claim_or_give_back(request)
+                left = deadline - loop.time()
+                if jobs or left <= 0 or doorbell.closed:
+                    return jobs
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(rung.wait(), min(left, POLL_MS / 1000))
+
+    async def _claim_or_give_back(self, request: FetchRequest) -> tuple[Job, ...]:
+        claiming = asyncio.ensure_future(self._claim(request))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            giving_back = asyncio.ensure_future(self._give_back(claiming))
+            self._giving_back.add(giving_back)
+            giving_back.add_done_callback(self._giving_back.discard)
+            raise
+
+    async def _give_back(self, claiming: asyncio.Future[tuple[Job, ...]]) -> None:
+        """Requeue what was claimed for a client that has gone. If that fails too, the leases lapse."""
+        with suppress(OJSError):
+            for job in await claiming:
+                await self.requeue(job.id, lease_id=job.lease_id)
+
+    async def _claim(self, request: FetchRequest) -> tuple[Job, ...]:
+        context = self._context
+        settings = context.settings
+        now = context.clock.now()
+        claimed = await context.claims.ask(
+            ClaimRequest(
+                queues=request.queues,
+                count=min(max(1, request.count), COUNT_MAX),
+                now=now,
+                default_lease_ms=settings.visibility_timeout_ms,
+                default_timeout_ms=settings.execution_timeout_ms,
+                worker_id=request.worker_id,
+                lease_ms=request.lease_ms,
+            )
+        )
+        for job in claimed.jobs:
+            context.remember(job)
+        if claimed.expired:
+            # Their end is visible by the time the fetch is answered (C-SCH-03). One that changed meanwhile is not ours.
+            expiries = [
+                context.commits.ask(Commit(transitions=(plan_expire(job, now, context.retention),)))
+                for job in claimed.expired
+            ]
+            answers = await asyncio.gather(*expiries)
+            await self._note_ended(
+                [change for answer in answers if isinstance(answer, Committed) for change in answer.changed]
+            )
+        return claimed.jobs
+
+    # ACK and FAIL.
+
+    async def ack(
+        self, job_id: str, *, result: Raw | None = None, worker_id: str | None = None, lease_id: str | None = None
+    ) -> Job:
+        """Complete an active job. Raises `NotFoundError`, or `StateConflictError` for anyone but its holder."""
+        context = self._context
+        context.remembered.pop(job_id, None)
+        transition = plan_ack(
+            job_id,
+            context.clock.now(),
+            context.retention,
+            result=result,
+            worker_id=worker_id,
+            fence=parse_lease_id(lease_id),
+        )
+        return (await self._apply(transition)).job
+
+    async def fail(
+        self, job_id: str, failure: Failure, *, worker_id: str | None = None, lease_id: str | None = None
+    ) -> Job:
+        """Record a failure of an active job: it will be retried, or is discarded (T08, T09)."""
+        context = self._context
+        fence = parse_lease_id(lease_id)
+        rnd = context.clock.random()
+
+        def plan(job: Job) -> Transition:
+            now = context.clock.now()
+            return plan_failure(
+                job,
+                now,
+                context.retention,
+                failure.at(job.attempt, now),
+                rnd,
+                error_class=failure.error_class,
+                worker_id=worker_id,
+                fence=fence,
+            )
+
+        return (await self._decide(job_id, plan)).job
+
+    async def requeue(self, job_id: str, *, worker_id: str | None = None, lease_id: str | None = None) -> Job:
+        """Give an active job back unfinished; it does not count as a failure (T10, C-OPS-33)."""
+        context = self._context
+        fence = parse_lease_id(lease_id)
+
+        def plan(job: Job) -> Transition:
+            return plan_requeue(job, context.clock.now(), worker_id=worker_id, fence=fence)
+
+        return (await self._decide(job_id, plan)).job
+
+    # CANCEL, INFO, ACTIVATE.
+
+    async def cancel(self, job_id: str) -> Change:
+        """Cancel a job that has not ended (T15)."""
+        context = self._context
+        context.remembered.pop(job_id, None)
+        return await self._apply(plan_cancel(job_id, context.clock.now(), context.retention))
+
+    async def activate(self, job_id: str) -> Change:
+        """Release a staged job (T05)."""
+        return await self._apply(plan_activate(job_id, self._context.clock.now()))
+
+    async def info(self, job_id: str) -> Job:
+        """Read a job. Changes nothing."""
+        job = (await self._context.backend.get_jobs([job_id]))[0]
+        if job is None:
+            raise job_not_found(job_id)
+        return job
+
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """List jobs."""
+        return await self._context.backend.list_jobs(query)
+
+    # Dead letters.
+
+    async def dead_letter(self, job_id: str) -> Job:
+        """Read a dead letter. Raises `NotFoundError` for any other job (C-DLQ-07)."""
+        job = (await self._context.backend.get_jobs([job_id]))[0]
+        if job is None or not job.dead:
+            raise dead_letter_not_found(job_id)
+        return job
+
+    async def revive(self, job_id: str, changes: Mapping[str, object] | None = None) -> Change:
+        """Make a dead letter available again with a fresh set of attempts, and `changes` to its record (T17)."""
+        for _ in range(ROUNDS_MAX):
+            job = await self.dead_letter(job_id)
+            transition = plan_revive(job, self._context.clock.now(), changes)
+            answer = await self._context.commits.ask(Commit(transitions=(transition,)))
+            if isinstance(answer, Committed):
+                return answer.changed[0]
+        raise keeps_changing(job_id)
+
+    async def delete_dead_letter(self, job_id: str) -> Job:
+        """Remove a dead letter and its record (C-DLQ-06)."""
+        for _ in range(ROUNDS_MAX):
+            job = await self.dead_letter(job_id)
+            answer = await self._context.commits.ask(Commit(removals=(Removal(job_id, job.version),)))
+            if isinstance(answer, Committed):
+                return job
+        raise keeps_changing(job_id)
+
+    # How a swap is made.
+
+    async def _apply(self, transition: Transition) -> Change:
+        """Make a swap that needs no read; say why it cannot be made."""
+        answer = await self._context.commits.ask(Commit(transitions=(transition,)))
+        if isinstance(answer, Refused):
+            raise refusal(answer, transition)
+        await self._note_ended(answer.changed)
+        return answer.changed[0]
+
+    async def _decide(self, job_id: str, plan: Callable[[Job], Transition]) -> Change:
+        """Make a swap that is decided from the record, anew whenever the record changed under the decision.
+
+        The first decision is made from what this process remembers of the claim, if it made it.
+        """
+        job = self._context.remembered.pop(job_id, None) or await self.info(job_id)
+        for _ in range(ROUNDS_MAX):
+            transition = plan(job)
+            answer = await self._context.commits.ask(Commit(transitions=(transition,)))
+            if isinstance(answer, Committed):
+                await self._note_ended(answer.changed)
+                return answer.changed[0]
+            actual = answer.conflicts[0].job
+            if actual is None:
+                raise job_not_found(job_id)
+            check_guard(msgspec.structs.replace(transition, version=None), actual)
+            job = actual
+        raise keeps_changing(job_id)
+
+    async def _note_ended(self, changed: Sequence[Change]) -> None:
+        members = [change.job for change in changed if change.job.workflow_id is not None and change.job.ended]
+        if members:
+            await self._ended(members)
+
+
+class _Batch:
+    """Jobs on their way in, and what became of each so far."""
+
+    def __init__(self, news: Sequence[NewJob], requests: Sequence[JobRequest], now: int, context: Context) -> None:
+        self._now = now
+        self._context = context
+        self._requests = requests
+        self._news: dict[int, NewJob] = {}
+        self._existing: dict[int, Job] = {}
+        self._same_as: dict[int, int] = {}
+        self._replaced: dict[str, Transition] = {}
+        self._order: list[int] = []
+        self._replaced_order: list[str] = []
+        self._single = len(news) == 1
+        by_id: dict[str, int] = {}
+        holders: dict[str, int] = {}
+        for index, new in enumerate(news):
+            if by_id.setdefault(new.job.id, index) != index:
+                raise self._refuse(index, news[by_id[new.job.id]].job, "The id occurs twice in the batch.")
+            self._add(index, new, holders)
+
+    def _add(self, index: int, new: NewJob, holders: dict[str, int]) -> None:
+        """Take a job in, settling a unique conflict with an earlier one of the same batch."""
+        mark = new.job.fingerprint
+        if mark is None or new.hold is None:
+            self._news[index] = new
+            return
+        earlier = holders.get(mark)
+        if earlier is not None and self._news[earlier].job.state in new.hold.states:
+            match self._policy(index):
+                case "reject":
+                    raise self._refuse(index, self._news[earlier].job)
+                case "ignore":
+                    self._same_as[index] = earlier
+                    return
+                case _:
+                    self._news[earlier] = self._cancelled(self._news[earlier])
+        holders[mark] = index
+        self._news[index] = new
+
+    def _cancelled(self, new: NewJob) -> NewJob:
+        job = replace_fields(
+            new.job,
+            state=JobState.CANCELLED,
+            cancelled_at=self._now,
+            wake_at=retention_ends(JobState.CANCELLED, self._now, self._context.retention),
+        )
+        return NewJob(job=job, events=(*new.events, EventDraft("job.cancelled")))
+
+    def commit(self) -> Commit:
+        """Return what is to be written as things stand."""
+        self._order = list(self._news)
+        self._replaced_order = list(self._replaced)
+        return Commit(
+            inserts=tuple(self._news[index] for index in self._order), transitions=tuple(self._replaced.values())
+        )
+
+    def settle(self, conflict: Conflict) -> None:
+        """Take a conflict into account, or raise it."""
+        if conflict.kind == "transition":
+            # It changed since it was found; the next round finds out whether it is still in the way.
+            del self._replaced[self._replaced_order[conflict.index]]
+            return
+        index = self._order[conflict.index]
+        existing = conflict.job
+        assert existing is not None  # noqa: S101 - part of the contract of `id` and `hold`
+        if conflict.kind == "id":
+            raise self._refuse(index, existing)
+        match self._policy(index):
+            case "reject":
+                raise self._refuse(index, existing)
+            case "ignore":
+                del self._news[index]
+                self._existing[index] = existing
+            case policy:
+                self._replaced[existing.id] = plan_cancel(
+                    existing.id, self._now, self._context.retention, version=existing.version
+                )
+                if policy == "replace_except_schedule" and existing.state is JobState.SCHEDULED:
+                    self._news[index] = _with_schedule_of(self._news[index], existing)
+
+    def answers(self, committed: Committed) -> list[Pushed]:
+        """Return an answer per request, in their order."""
+        inserted = dict(zip(self._order, committed.inserted, strict=True))
+        answers = []
+        for index in range(len(self._requests)):
+            source = self._same_as.get(index, index)
+            if source in inserted:
+                answers.append(Pushed(inserted[source], deduplicated=source != index))
+            else:
+                answers.append(Pushed(self._existing[source], deduplicated=True))
+        return answers
+
+    def _policy(self, index: int) -> str:
+        unique = self._requests[index].unique
+        return "reject" if unique is None else unique.on_conflict
+
+    def _refuse(self, index: int, existing: Job, message: str | None = None) -> OJSError:
+        error = _duplicate(existing, message)
+        return error if self._single else at_index(error, index)
+
+
+def _with_schedule_of(new: NewJob, existing: Job) -> NewJob:
+    scheduled_at = existing.scheduled_at
+    assert scheduled_at is not None  # noqa: S101 - a scheduled job has a time
+    job = replace_fields(
+        new.job,
+        state=JobState.SCHEDULED,
+        scheduled_at=scheduled_at,
+        enqueued_at=None,
+        wake_at=earliest(scheduled_at, new.job.expires_at),
+    )
+    events = (EventDraft("job.scheduled", {"scheduled_at": format_ms(scheduled_at)}),)
+    return msgspec.structs.replace(new, job=job, events=events)
+
+
+def parse_lease_id(lease_id: str | None) -> int | None:
+    """Return the fence in a lease id; one that this server never gave out matches no claim."""
+    if lease_id is None:
+        return None
+    return int(lease_id) if lease_id.isascii() and lease_id.isdigit() and len(lease_id) < 19 else -1  # noqa: PLR2004
+
+
+def job_not_found(job_id: str) -> NotFoundError:
+    """Make the error for an unknown job."""
+    return NotFoundError(f"There is no job {job_id}.", resource_type="job", resource_id=job_id)
+
+
+def dead_letter_not_found(job_id: str) -> NotFoundError:
+    """Make the error for a job that is not a dead letter."""
+    return NotFoundError(f"There is no dead letter {job_id}.", resource_type="dead_letter_job", resource_id=job_id)
+
+
+def keeps_changing(job_id: str) -> StateConflictError:
+    """Make the error for a decision that lost every race."""
+    return StateConflictError(f"Job {job_id} keeps changing. Try again.", job_id=job_id)
+
+
+def refusal(refused: Refused, transition: Transition) -> OJSError:
+    """Return why a single swap was refused."""
+    actual = refused.conflicts[0].job
+    if actual is None:
+        return job_not_found(transition.job_id)
+    try:
+        check_guard(transition, actual)
+    except StateConflictError as error:
+        return error
+    return keeps_changing(transition.job_id)
+
+
+def duplicate(conflict: Conflict) -> OJSError:
+    """Return the error for a taken id or fingerprint."""
+    assert conflict.job is not None  # noqa: S101 - part of the contract of `id` and `hold`
+    return _duplicate(conflict.job)
+
+
+def _duplicate(existing: Job, message: str | None = None) -> DuplicateJobError:
+    return DuplicateJobError(
+        message or f"Job {existing.id} is already there and {existing.state}.",
+        existing_job_id=existing.id,
+        existing_job_state=existing.state,
+        unique_key=existing.fingerprint,
+    )
