@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from ojs_api.protocol import LINGER_S, PIPELINED_MAX, REFUSALS_MAX, SLICE_BYTES, Limits, guarded
 
 KEEP_ALIVE_S = 75
-PATIENCE_S = 20
+PATIENCE_S = 4
 GET = b"GET /%s HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /%s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 CHUNKED = b"POST /%s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -115,8 +115,15 @@ class Site:
         )
         config.load()
 
+        class Counting(config.http_protocol_class):
+            bytes_read = 0
+
+            def data_received(self, data):
+                super().data_received(data)
+                self.bytes_read += len(data)
+
         def connection():
-            return config.http_protocol_class(config=config, server_state=self.state, app_state={})
+            return Counting(config=config, server_state=self.state, app_state={})
 
         self._server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
         return self
@@ -143,16 +150,9 @@ class Site:
         """Send `data` and wait until it has been read."""
         await until(lambda: self.state.connections)
         connection = self.connection()
-        before = connection.bytes_seen = getattr(connection, "bytes_seen", 0)
-        read = type(connection).data_received
-
-        def count(piece):
-            connection.bytes_seen += len(piece)
-            read(connection, piece)
-
-        connection.data_received = count
+        expected = connection.bytes_read + len(data)
         client.send(data)
-        await until(lambda: connection.bytes_seen >= before + len(data))
+        await until(lambda: connection.bytes_read == expected)
 
     def pass_time(self, seconds):
         now = asyncio.get_running_loop().time()
@@ -542,7 +542,7 @@ async def test_a_refusal_waits_for_the_answers_before_it():
     async with Site() as site:
         client = await site.connect()
         await site.received(client, GET % b"wait" + GET % b"a" + b"nonsense\r\n\r\n")
-        assert site.seen == ["wait"]
+        await until(lambda: site.seen == ["wait"])
         site.release.set()
         assert [(await client.answer()).body for _ in range(2)] == [b"ok", b""]
         await client.refusal(400, "invalid_request")
@@ -628,8 +628,7 @@ async def test_a_flood_of_connections_is_dropped():
         clients = [await site.connect() for _ in range(1 + REFUSALS_MAX + 1)]
         assert (await clients[0].ask(GET % b"a")).status == 200
         await clients[1].refusal(503, "x_too_many_connections")
-        with pytest.raises(ConnectionResetError):
-            await clients[-1].reader.read()
+        await clients[-1].end()
         await until(lambda: len(site.state.connections) == 1 + REFUSALS_MAX)
 
 

@@ -57,6 +57,11 @@ def test_verdicts(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (code, out.splitlines()[-1]) == (0, "2 passed, 1 failed")
     assert "failed, as expected: counts wrong" in out
 
+    code, out, _ = run(capsys, *serve, "--known-defect", "BAD", "--defect-at", "BAD", "a", "$.count")
+    assert (code, out.splitlines()[-1]) == (0, "2 passed, 1 failed")
+    code, out, _ = run(capsys, *serve, "--known-defect", "BAD", "--defect-at", "BAD", "a", "status")
+    assert (code, out.splitlines()[-1]) == (1, "2 passed, 1 failed")
+
     code, out, _ = run(capsys, *serve, "--known-defect", "BAD", "--known-defect", "A", "--json")
     assert (code, json.loads(out)["ok"]) == (1, False)
 
@@ -91,6 +96,7 @@ def test_check(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--url", "http://127.0.0.1:1", "--id", "NO"], "no case has the id or file 'NO'"),
         (["--url", "http://127.0.0.1:1", "--known-defect", "NO"], "no case has the id or file 'NO'"),
+        (["--url", "http://127.0.0.1:1", "--defect-at", "BAD", "a", "status"], "not declared with --known-defect"),
         (["--url", "http://127.0.0.1:1", "--level", "7"], "no case is selected"),
         (["--url", "http://127.0.0.1:1", "--servers", "2"], "one case at a time"),
         (["--url", "http://127.0.0.1:1", "--parallel", "2"], "one case at a time"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ojs_core.testing.conformance import Case, CaseResult, Failure, Outcome, Report
+from ojs_core.testing.conformance import Case, CaseResult, Failure, KnownDefect, Outcome, Report
 
 
 def result(
@@ -42,18 +42,18 @@ def test_failures_and_errors_are_told_in_full() -> None:
 
 def test_a_known_defect_that_fails_is_fine() -> None:
     """It counts as failed, is explained before the last line, and does not fail the run."""
-    report = Report([result("A"), result("D", Outcome.FAILED)], {"D": "asks for what it never sends"})
+    report = Report([result("A"), result("D", Outcome.FAILED)], {"D": KnownDefect("asks for what it never sends")})
     assert report.ok
     lines = report.as_text().splitlines()
     assert lines[-1] == "1 passed, 1 failed"
     assert "known defect D D.json" in lines
     assert "  failed, as expected: asks for what it never sends" in lines
-    assert "  failed, as expected" in Report([result("D", Outcome.FAILED)], {"D": ""}).as_text().splitlines()
+    assert "  failed, as expected" in Report([result("D", Outcome.FAILED)], {"D": KnownDefect()}).as_text().splitlines()
 
 
 def test_a_known_defect_that_passes_is_stale() -> None:
     """The run fails, and says which declaration to take away."""
-    report = Report([result("A"), result("D")], {"D": ""})
+    report = Report([result("A"), result("D")], {"D": KnownDefect()})
     assert not report.ok
     assert "STALE EXCEPTION D D.json" in report.as_text()
     assert report.as_text().endswith("\n2 passed, 0 failed\n")
@@ -61,27 +61,43 @@ def test_a_known_defect_that_passes_is_stale() -> None:
 
 def test_a_known_defect_that_cannot_be_judged_is_a_failure() -> None:
     """A dead server must not pass for the expected failure."""
-    report = Report([result("D", Outcome.ERROR)], {"D": ""})
+    report = Report([result("D", Outcome.ERROR)], {"D": KnownDefect()})
     assert not report.ok
     assert "ERROR D D.json" in report.as_text()
 
 
+def test_a_known_defect_may_be_pinned_to_places() -> None:
+    """It must fail there, at all of them, and nowhere else: the rest of the case still has to hold."""
+    here, there = ("step-1", "$.job.state"), ("step-2", "status")
+    failed = [result("D", Outcome.FAILED)]
+    assert Report(failed, {"D": KnownDefect(places=frozenset({here}))}).ok
+    elsewhere = Report(failed, {"D": KnownDefect(places=frozenset({there}))})
+    assert (elsewhere.ok, elsewhere.unexpected) == (False, failed)
+    assert "not the failure that was declared" in elsewhere.as_text()
+    partly = Report(failed, {"D": KnownDefect(places=frozenset({here, there}))})
+    assert (partly.ok, partly.stale) == (False, failed)
+    assert not Report([result("D")], {"D": KnownDefect(places=frozenset({here}))}).ok
+
+
 def test_other_failures_are_not_covered() -> None:
     """A known defect excuses its own case only."""
-    assert not Report([result("A", Outcome.FAILED), result("D", Outcome.FAILED)], {"D": ""}).ok
+    assert not Report([result("A", Outcome.FAILED), result("D", Outcome.FAILED)], {"D": KnownDefect()}).ok
 
 
 def test_known_defects_by_file() -> None:
     """Where two files share an id, one of them can be meant, and its own reason comes first."""
     twins = [result("D", Outcome.FAILED, file="x/one.json"), result("D", file="x/two.json")]
-    assert Report(twins, {"x/one.json": ""}).ok
-    assert not Report(twins, {"D": ""}).ok
-    assert "expected: by file" in Report(twins[:1], {"D": "by id", "x/one.json": "by file"}).as_text()
+    assert Report(twins, {"x/one.json": KnownDefect()}).ok
+    assert not Report(twins, {"D": KnownDefect()}).ok
+    assert (
+        "expected: by file"
+        in Report(twins[:1], {"D": KnownDefect("by id"), "x/one.json": KnownDefect("by file")}).as_text()
+    )
 
 
 def test_a_known_defect_that_was_not_selected_does_not_matter() -> None:
     """A run of another level says nothing about it."""
-    assert Report([result("A")], {"D": ""}).ok
+    assert Report([result("A")], {"D": KnownDefect()}).ok
 
 
 def test_nothing_run_is_not_a_success() -> None:
@@ -91,7 +107,9 @@ def test_nothing_run_is_not_a_success() -> None:
 
 def test_json() -> None:
     """The JSON report has every case with its failures."""
-    report = Report([result("A"), result("D", Outcome.FAILED, level="1"), result("E", level="ext")], {"D": "why"})
+    report = Report(
+        [result("A"), result("D", Outcome.FAILED, level="1"), result("E", level="ext")], {"D": KnownDefect("why")}
+    )
     assert json.loads(json.dumps(report.as_json())) == {
         "ok": True,
         "passed": 2,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
-from litestar import Litestar
-from litestar.handlers import ASGIRouteHandler
-from litestar.types import HTTPScope, Receive, Send
+from litestar import HttpMethod, Litestar, Request, Response
+from litestar.exceptions import ClientException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
+from litestar.types import ASGIApp
 
 from ojs_api.handlers import ENDPOINTS
-from ojs_api.http import Call, Endpoint, Gate, HTTPApplication, error_reply, send_reply
+from ojs_api.http import Call, Endpoint, Gate, all_headers, error_reply
 from ojs_api.serving import on_shutdown
 from ojs_core.clock import SystemClock
-from ojs_core.errors import RouteNotFoundError
+from ojs_core.errors import InvalidRequestError, MethodUnknownError, OJSError, RouteNotFoundError
 from ojs_core.registry import load_backend
 from ojs_core.service import Service
 from ojs_core.settings import read_settings
@@ -45,6 +47,7 @@ def create_app(service: Service | None = None) -> Litestar:
 
     return Litestar(
         route_handlers=routes(served),
+        exception_handlers={Exception: answer_framework_error(served)},
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,
@@ -57,20 +60,44 @@ def make_service(environ: Mapping[str, str]) -> Service:
     return Service(load_backend(settings.backend, environ), SystemClock(), settings)
 
 
-def routes(service: Service) -> list[ASGIRouteHandler]:
-    """Return a route per path, and one for everything else."""
+def routes(service: Service) -> list[ASGIRouteHandler | HTTPRouteHandler]:
+    """Return a route per path."""
     gate = Gate(service)
     by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in ENDPOINTS:
         by_path[endpoint.path][endpoint.method] = endpoint
-
-    async def not_found(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, service)
-        await send_reply(error_reply(RouteNotFoundError("There is no such path."), call), call, send)
-
-    handlers = [_mount(path, gate.route(methods)) for path, methods in by_path.items()]
-    return [*handlers, _mount("/", not_found, everything=True)]
+    return [_route(path, gate.route(methods)) for path, methods in by_path.items()]
 
 
-def _mount(path: str, application: HTTPApplication, *, everything: bool = False) -> ASGIRouteHandler:
-    return ASGIRouteHandler(path, is_mount=everything, copy_scope=False)(application)
+def _route(path: str, application: ASGIApp) -> ASGIRouteHandler | HTTPRouteHandler:
+    """Return the cheapest route that works: Litestar finds no ASGI route whose path has parameters.
+
+    The application itself refuses methods that the path does not have.
+    """
+    if "{" not in path:
+        return ASGIRouteHandler(path, copy_scope=False)(application)
+
+    async def hand_over() -> ASGIApp:
+        return application
+
+    return HTTPRouteHandler(path, http_method=list(HttpMethod), status_code=200)(hand_over)
+
+
+def answer_framework_error(service: Service) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
+    """Return the handler of what Litestar itself refuses: above all paths that do not exist."""
+
+    def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        call = Call(request.scope, request.receive, service)
+        if isinstance(error, NotFoundException):
+            reply = error_reply(RouteNotFoundError("There is no such path."), call)
+        elif isinstance(error, MethodNotAllowedException):
+            reply = error_reply(MethodUnknownError("This server does not know the method."), call)
+        elif isinstance(error, ClientException):
+            reply = error_reply(InvalidRequestError(error.detail), call)
+        else:
+            log.error("The framework failed on %s.", request.scope["path"], exc_info=error)
+            reply = error_reply(OJSError("The server failed to answer."), call)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in all_headers(reply, call)}
+        return Response(content=reply.body, status_code=reply.status, headers=headers)
+
+    return handle

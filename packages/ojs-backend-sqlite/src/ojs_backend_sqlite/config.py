@@ -81,8 +81,8 @@ SETTINGS: tuple[Setting, ...] = (
         "OJS_SQLITE_SYNCHRONOUS",
         "synchronous",
         _synchronous,
-        "`full`: every answered change survives a power loss. `normal`: it survives the end of the process, but a power "
-        "loss may take the last moments. `off`: a power loss may destroy the database.",
+        "`full`: every answered change survives a power loss. `normal`: it survives the end of the process, but a "
+        "power loss may take the last moments. `off`: a power loss may destroy the database.",
     ),
     Setting(
         "OJS_SQLITE_BUSY_TIMEOUT_MS",

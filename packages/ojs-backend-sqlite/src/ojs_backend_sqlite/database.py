@@ -104,5 +104,35 @@ def _write_ahead(connection: apsw.Connection, path: str) -> None:
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":
         raise SettingsError(
-            f"OJS_SQLITE_PATH={path}: a write-ahead log is not possible there (journal mode '{mode}'). Use a local disk."
+            f"OJS_SQLITE_PATH={path}: no write-ahead log is possible there (journal mode '{mode}'). Use a local disk."
         )
+
+
+_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs"})
+_MOUNTS = Path("/proc/self/mounts")
+
+
+def warnings(config: SQLiteConfig) -> list[str]:
+    """Return what an operator should know about these settings."""
+    if config.in_memory:
+        return ["OJS_SQLITE_PATH=:memory: keeps jobs in memory only; they end with this process."]
+    found: list[str] = []
+    if config.synchronous == "normal":
+        found.append("OJS_SQLITE_SYNCHRONOUS=normal: a power loss may take the last moments of answered changes.")
+    if config.synchronous == "off":
+        found.append("OJS_SQLITE_SYNCHRONOUS=off: a power loss may destroy the database.")
+    file_system = _file_system(Path(config.path).resolve())
+    if file_system in _NETWORK_FILE_SYSTEMS:
+        found.append(
+            f"OJS_SQLITE_PATH is on a network file system ({file_system}), where locks fail. Use a local disk."
+        )
+    return found
+
+
+def _file_system(path: Path) -> str | None:
+    """Return the type of the file system a path is on, where the system says so (Linux)."""
+    if not _MOUNTS.exists():
+        return None
+    mounts = [line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
+    around = [(len(point), kind) for point, kind in mounts if path.is_relative_to(point)]
+    return max(around)[1] if around else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ojs_backend_sqlite.table import InsertRows, Layout, Row
-from ojs_core.events import Event
 from ojs_core.job import Job, encode_record
 from ojs_core.records import CronEntry, Queue, Worker, Workflow, encode
 

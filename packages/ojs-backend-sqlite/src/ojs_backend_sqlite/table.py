@@ -15,6 +15,7 @@ import msgspec
 
 Record = TypeVar("Record")
 Row = tuple[Any, ...]
+Bindings = Row | dict[str, Any]
 
 ROWS_MAX = 64
 """Rows in one INSERT. A statement is prepared for each power of two up to it."""
@@ -66,14 +67,14 @@ class Layout(Generic[Record]):
     ) -> None:
         key = columns[0]
         changing = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key and name not in fixed)
-        keys = f"{key} IN (SELECT value FROM json_each(?))"
+        keys = f"{key} IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own text
         self.row = row
         self.save = InsertRows(table, columns, f"ON CONFLICT ({key}) DO UPDATE SET {changing}")
         self.load = together(f"SELECT record FROM {table} WHERE {keys}")  # noqa: S608 - our own text
         self.remove = f"DELETE FROM {table} WHERE {keys}"  # noqa: S608 - our own text
         self._decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
 
-    def read(self, connection: apsw.Connection, query: str, bindings: Row = ()) -> list[Record]:
+    def read(self, connection: apsw.Connection, query: str, bindings: Bindings = ()) -> list[Record]:
         """Return the records of a query made by `together`."""
         text: bytes | None = connection.execute(query, bindings).get
         return [] if text is None else self._decode(text)

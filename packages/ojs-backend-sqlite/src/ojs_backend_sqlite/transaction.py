@@ -32,7 +32,11 @@ class Transaction:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
-        self.seq, self._event_seq = self._stored = connection.execute(queries.LOAD_STORE).get
+        self._stored: tuple[int, int] = connection.execute(queries.LOAD_STORE).get
+        self.seq: int
+        self._event_seq: int
+        self.seq, self._event_seq = self._stored
+        self.seq_found = self.seq
         self.woken: set[str] = set()
         """Queues that jobs may be claimed from, and could not before."""
         self._forget()
@@ -112,9 +116,7 @@ class Transaction:
         if fingerprint in self._unwritten_fingerprints:
             self.write()
         states = encode_keys(sorted(hold.states))
-        return layouts.JOBS.read(
-            self.connection, queries.FIND_HOLDERS, (fingerprint, states, hold.since, limit)
-        )
+        return layouts.JOBS.read(self.connection, queries.FIND_HOLDERS, (fingerprint, states, hold.since, limit))
 
     # Queues.
 
@@ -138,9 +140,7 @@ class Transaction:
         """Add an event to the end of the log."""
         self._event_seq += 1
         event = msgspec.structs.replace(event, id=event_id(event.at, self._event_seq))
-        self._events.append(
-            (self._event_seq, event.at, event.type, event.queue, event.job_type, _encode_event(event))
-        )
+        self._events.append((self._event_seq, event.at, event.type, event.queue, event.job_type, _encode_event(event)))
 
     def _log_drafts(self, drafts: Iterable[EventDraft], job: Job, at: int, started_at: int | None = None) -> None:
         for draft in drafts:

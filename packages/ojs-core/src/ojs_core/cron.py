@@ -152,7 +152,7 @@ def _ticks(schedule: CronSchedule, after: int, until: int) -> Iterator[Tick]:
         for match in matches.between(max(fresh, after_s + 1 + offset), stop):
             yield Tick((match - offset) * _SECOND_MS, tuple(skipped))
             skipped = []
-        shown_until = max(shown_until, stop)
+        shown_until = stop
         # Where no wall time matches, not even one shown again, the changes of offset do not matter.
         begin = max(end, matches.none_until(stop - _FOLD_MAX_S) - offset - _MARGIN_S)
 

@@ -447,19 +447,36 @@ def new_job(request: JobRequest, now: int, *, job_id: str | None = None, **attri
 _ENQUEUED = (EventDraft("job.enqueued"),)
 
 
-def parse_revival(override: dict[str, Any], raw: dict[str, Raw]) -> dict[str, Any]:
-    """Validate what a manual retry changes on a dead letter (C-EP-18); return the fields of `Job` to set."""
-    changes: dict[str, Any] = {}
-    if override.get("queue") is not None:
-        changes["queue"] = check_queue(override["queue"], "override.queue")
-    if override.get("args") is not None:
-        _check_args(override["args"], "override.args")
-        changes["args"] = raw["args"]
-    if override.get("meta") is not None:
-        changes["meta"] = _meta(override, raw, _Fields(override, raw))
-    if override.get("retry") is not None:
-        changes["retry"] = parse_retry_policy(override["retry"])
-    return changes
+class Revival(Struct, frozen=True, kw_only=True):
+    """What a manual retry changes on a dead letter; None keeps it (C-EP-18)."""
+
+    queue: str | None = None
+    args: Raw | None = None
+    meta: Raw | None = None
+    retry: RetryPolicy | None = None
+    retry_text: Raw | None = None
+
+    def changes(self, job: Job) -> dict[str, Any]:
+        """Return the fields of the job's record to set."""
+        named = {"queue": self.queue, "args": self.args, "meta": self.meta, "retry": self.retry}
+        changes = {name: value for name, value in named.items() if value is not None}
+        if self.retry_text is not None:
+            changes["as_sent"] = merge_objects(job.as_sent or EMPTY_OBJECT, {"retry": self.retry_text})
+        return changes
+
+
+def parse_revival(override: dict[str, Any], raw: dict[str, Raw]) -> Revival:
+    """Validate what a manual retry changes on a dead letter."""
+    given = {name: value for name, value in override.items() if value is not None}
+    if "args" in given:
+        _check_args(given["args"], "override.args")
+    return Revival(
+        queue=check_queue(given["queue"], "override.queue") if "queue" in given else None,
+        args=raw["args"] if "args" in given else None,
+        meta=_meta(override, raw, _Fields(override, raw)) if "meta" in given else None,
+        retry=parse_retry_policy(given["retry"]) if "retry" in given else None,
+        retry_text=raw["retry"] if "retry" in given else None,
+    )
 
 
 def hold_of(policy: UniquePolicy, now: int) -> Hold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -92,6 +92,13 @@ class CronEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
     waiting_job_ids: tuple[str, ...] = ()
 
 
+if TYPE_CHECKING:
+    MaybeRaw: TypeAlias = Raw | None
+else:
+    # msgspec does not decode a union with Raw (its issue 659). Absent and None it takes care of by the default.
+    MaybeRaw = Raw
+"""JSON text, or None. Only for a field with the default None, in a struct that omits defaults."""
+
 WorkflowKind = Literal["chain", "group", "batch", "dag"]
 WorkflowState = Literal["running", "completed", "failed", "cancelled"]
 MemberState = Literal["waiting", "pending", "completed", "failed", "cancelled"]
@@ -101,14 +108,14 @@ Trigger = Literal["success", "complete", "failure"]
 class Member(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One element of a workflow: a job, or a workflow of its own (`nested`).
 
-    `id` names it within the workflow, `type` is the job type or the kind of the nested workflow. `definition` is the raw
-    request of either, with the workflow's default options merged in. `depends_on` are positions of other members, in
-    any order but without cycles; callbacks of a batch leave it empty and wait for all members. `trigger` says when it
-    starts: once all it waits for completed, once all ended, or once all ended and not all completed.
+    `id` names it within the workflow, `type` is the job type or the kind of the nested workflow. `definition` is the
+    raw request of either, with the workflow's default options merged in. `depends_on` are positions of other members,
+    in any order but without cycles; callbacks of a batch leave it empty and wait for all members. `trigger` says when
+    it starts: once all it waits for completed, once all ended, or once all ended and not all completed.
 
-    `enqueued_at` is set once started, `job_id` or `child_id` with it. `error` is set exactly when the member failed or was
-    cancelled on its own; one that will never start because of another is cancelled without it. `result` is raw JSON.
-    `completed_count` and `failed_count` are those of a nested workflow's jobs, known when it has ended.
+    `enqueued_at` is set once started, `job_id` or `child_id` with it. `error` is set exactly when the member failed or
+    was cancelled on its own; one that will never start because of another is cancelled without it. `result` is raw
+    JSON. `completed_count` and `failed_count` are those of a nested workflow's jobs, known when it has ended.
     """
 
     id: str
@@ -121,7 +128,7 @@ class Member(Struct, frozen=True, omit_defaults=True, kw_only=True):
     state: MemberState = "waiting"
     job_id: str | None = None
     child_id: str | None = None
-    result: Raw | None = None
+    result: MaybeRaw = None
     error: JobError | None = None
     enqueued_at: int | None = None
     started_at: int | None = None
@@ -137,8 +144,8 @@ class Workflow(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `members` are steps or jobs in the order given; `callbacks` (batch only) map `on_complete`, `on_success`,
     `on_failure` to their members. `input` is the raw array of results an outer workflow hands to the jobs that start
-    first. `job_count` includes the jobs of nested workflows, but no callbacks. `wake_at` is when the sweeper looks at it
-    next: set while a step of several writes is unfinished, and for the end of its retention.
+    first. `job_count` includes the jobs of nested workflows, but no callbacks. `wake_at` is when the sweeper looks at
+    it next: set while a step of several writes is unfinished, and for the end of its retention.
 
     A nested workflow has the `created_at` of the outermost one (its definition was accepted then, and ids are named
     after it); `started_at` tells when its turn came.
@@ -151,7 +158,7 @@ class Workflow(Struct, frozen=True, omit_defaults=True, kw_only=True):
     state: WorkflowState = "running"
     name: str | None = None
     callbacks: dict[str, Member] = {}
-    input: Raw | None = None
+    input: MaybeRaw = None
     parent_id: str | None = None
     parent_step: int | None = None
     job_count: int = 0

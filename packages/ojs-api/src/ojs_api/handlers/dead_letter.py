@@ -8,11 +8,18 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from ojs_api import shapes
 from ojs_api.http import Call, Endpoints, Reply, pagination, paging
 from ojs_api.wire import job_view
 from ojs_core.backend import JobQuery
-from ojs_core.envelope import invalid, parse_revival
-from ojs_core.errors import InvalidRequestError
+from ojs_core.envelope import Revival, invalid, parse_revival
+from ojs_core.errors import (
+    InvalidRequestError,
+    InvalidRetryPolicyError,
+    MetadataTooLargeError,
+    NotFoundError,
+    StateConflictError,
+)
 from ojs_core.timestamps import format_ms, parse_rfc3339
 
 endpoints = Endpoints("Dead letters")
@@ -20,7 +27,7 @@ endpoints = Endpoints("Dead letters")
 FILTERS = ("queue", "type", "error_type", "since", "until", "limit", "offset", "cursor")
 
 
-@endpoints.add("GET", "/ojs/v1/dead-letter", "List dead letters, newest first", query=FILTERS)
+@endpoints.add("GET", "/ojs/v1/dead-letter", "List dead letters, newest first", query=FILTERS, response=shapes.DeadLetters)
 async def list_dead_letters(call: Call) -> Reply:
     """C-EP-16."""
     query = call.query()
@@ -52,13 +59,26 @@ def _instant(query: Mapping[str, str], name: str) -> int | None:
         raise InvalidRequestError(f"'{name}': {error}", field=name, received=text[:100]) from None
 
 
-@endpoints.add("GET", "/ojs/v1/dead-letter/{job_id:str}", "Read a dead letter")
+@endpoints.add(
+    "GET",
+    "/ojs/v1/dead-letter/{job_id:str}",
+    "Read a dead letter",
+    response=shapes.JobAnswer,
+    errors=(NotFoundError,),
+)
 async def read(call: Call) -> Reply:
     """C-EP-17."""
     return Reply({"job": job_view(await call.service.jobs.dead_letter(call.path_params["job_id"]))})
 
 
-@endpoints.add("POST", "/ojs/v1/dead-letter/{job_id:str}/retry", "Make a dead letter available again")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/dead-letter/{job_id:str}/retry",
+    "Make a dead letter available again",
+    request=shapes.DeadLetterRetry | None,
+    response=shapes.RevivedAnswer,
+    errors=(NotFoundError, StateConflictError, InvalidRetryPolicyError, MetadataTooLargeError),
+)
 async def retry(call: Call) -> Reply:
     """C-EP-18."""
     body, raw = call.optional_json()
@@ -69,16 +89,22 @@ async def retry(call: Call) -> Reply:
     return Reply({"job": view})
 
 
-def _override(body: Mapping[str, Any], raw: Mapping[str, Raw]) -> dict[str, Any]:
+def _override(body: Mapping[str, Any], raw: Mapping[str, Raw]) -> Revival | None:
     override = body.get("override")
     if override is None:
-        return {}
+        return None
     if not isinstance(override, dict):
         raise invalid("override", "an object", override)
     return parse_revival(override, msgspec.json.decode(raw["override"], type=dict[str, Raw]))
 
 
-@endpoints.add("DELETE", "/ojs/v1/dead-letter/{job_id:str}", "Remove a dead letter for good")
+@endpoints.add(
+    "DELETE",
+    "/ojs/v1/dead-letter/{job_id:str}",
+    "Remove a dead letter for good",
+    response=shapes.DeletedDeadLetter,
+    errors=(NotFoundError, StateConflictError),
+)
 async def delete(call: Call) -> Reply:
     """C-EP-19."""
     job = await call.service.jobs.delete_dead_letter(call.path_params["job_id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ojs_api import shapes
 from ojs_api.http import Call, Endpoints, Reply, whole_parameter
 from ojs_api.wire import event_view
 from ojs_core.backend import EventQuery
@@ -14,7 +15,13 @@ LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
 
 
-@endpoints.add("GET", "/ojs/v1/events", "Read events, oldest first", query=("types", "queues", "job_types", "after", "limit"))
+@endpoints.add(
+    "GET",
+    "/ojs/v1/events",
+    "Read events, oldest first",
+    query=("types", "queues", "job_types", "after", "limit"),
+    response=shapes.Events,
+)
 async def list_events(call: Call) -> Reply:
     """C-EP-26."""
     query = call.query()

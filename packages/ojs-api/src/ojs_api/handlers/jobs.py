@@ -7,19 +7,41 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from ojs_api import shapes
 from ojs_api.http import Call, Endpoints, Reply
 from ojs_api.wire import job_view
 from ojs_core.backend import Change
 from ojs_core.envelope import at_index, invalid, parse_job_request
-from ojs_core.errors import EnvelopeTooLargeError, InvalidPayloadError, InvalidRequestError, OJSError
+from ojs_core.errors import (
+    DuplicateJobError,
+    EnvelopeTooLargeError,
+    InvalidPayloadError,
+    InvalidRequestError,
+    InvalidRetryPolicyError,
+    MetadataTooLargeError,
+    NotFoundError,
+    OJSError,
+    StateConflictError,
+)
 from ojs_core.timestamps import format_ms
 
 endpoints = Endpoints("Jobs")
 
+REFUSED = (InvalidRetryPolicyError, MetadataTooLargeError, DuplicateJobError, StateConflictError)
+NOT_IN_STATE = (NotFoundError, StateConflictError)
+
 _decode_texts = msgspec.json.Decoder(list[Raw]).decode
 
 
-@endpoints.add("POST", "/ojs/v1/jobs", "Enqueue a job", status=201)
+@endpoints.add(
+    "POST",
+    "/ojs/v1/jobs",
+    "Enqueue a job",
+    status=201,
+    request=shapes.JobRequest,
+    response={201: shapes.JobAnswer, 200: shapes.ExistingJob},
+    errors=REFUSED,
+)
 async def enqueue(call: Call) -> Reply:
     """C-EP-03."""
     if not call.body:
@@ -31,7 +53,15 @@ async def enqueue(call: Call) -> Reply:
     return Reply(view, 201, ((b"location", b"/ojs/v1/jobs/" + pushed.job.id.encode()),))
 
 
-@endpoints.add("POST", "/ojs/v1/jobs/batch", "Enqueue several jobs, all or none", status=201)
+@endpoints.add(
+    "POST",
+    "/ojs/v1/jobs/batch",
+    "Enqueue several jobs, all or none",
+    status=201,
+    request=shapes.BatchRequest,
+    response=shapes.BatchAnswer,
+    errors=REFUSED,
+)
 async def enqueue_batch(call: Call) -> Reply:
     """C-EP-04."""
     envelope, raw = call.json()
@@ -55,19 +85,26 @@ async def enqueue_batch(call: Call) -> Reply:
     return Reply({"jobs": [job_view(item.job) for item in pushed], "count": len(pushed)}, 201)
 
 
-@endpoints.add("GET", "/ojs/v1/jobs/{job_id:str}", "Read a job")
+@endpoints.add("GET", "/ojs/v1/jobs/{job_id:str}", "Read a job", response=shapes.JobAnswer, errors=(NotFoundError,))
 async def info(call: Call) -> Reply:
     """C-EP-05."""
     return Reply({"job": job_view(await call.service.jobs.info(call.path_params["job_id"]))})
 
 
-@endpoints.add("DELETE", "/ojs/v1/jobs/{job_id:str}", "Cancel a job")
+@endpoints.add("DELETE", "/ojs/v1/jobs/{job_id:str}", "Cancel a job", response=shapes.ChangedAnswer, errors=NOT_IN_STATE)
 async def cancel(call: Call) -> Reply:
     """C-EP-06."""
     return Reply({"job": _changed(await call.service.jobs.cancel(call.path_params["job_id"]))})
 
 
-@endpoints.add("POST", "/ojs/v1/jobs/{job_id:str}/activate", "Release a pending job")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/jobs/{job_id:str}/activate",
+    "Release a pending job",
+    request=shapes.Nothing | None,
+    response=shapes.ChangedAnswer,
+    errors=NOT_IN_STATE,
+)
 async def activate(call: Call) -> Reply:
     """C-EP-07."""
     call.optional_json()

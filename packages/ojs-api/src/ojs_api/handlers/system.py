@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.metadata import version
 
+from ojs_api import shapes
 from ojs_api.http import PAGE_MAX, VERSION, Call, Endpoints, Reply
 from ojs_core.envelope import ENVELOPE_MAX_BYTES
 from ojs_core.errors import BackendUnavailableError
@@ -12,12 +13,14 @@ from ojs_core.workflow import MEMBERS_MAX, WORKFLOW_DEPTH_MAX
 
 endpoints = Endpoints("System")
 
+READY = {200: shapes.Ready, 503: shapes.Ready}
+
 PING_TIMEOUT_S = 5.0
 SERVER_VERSION = version("ojs-api")
 REPOSITORY = "https://github.com/openjobspec/ojs-server"
 
 
-@endpoints.add("GET", "/ojs/manifest", "What this server is and can do", public=True)
+@endpoints.add("GET", "/ojs/manifest", "What this server is and can do", public=True, response=shapes.Manifest)
 async def manifest(call: Call) -> Reply:
     """C-EP-01."""
     capabilities = call.service.backend.capabilities
@@ -74,7 +77,13 @@ async def manifest(call: Call) -> Reply:
     )
 
 
-@endpoints.add("GET", "/ojs/v1/health", "Whether the server and its store work", public=True)
+@endpoints.add(
+    "GET",
+    "/ojs/v1/health",
+    "Whether the server and its store work",
+    public=True,
+    response={200: shapes.Health, 503: shapes.Health},
+)
 async def health(call: Call) -> Reply:
     """C-EP-02."""
     service = call.service
@@ -105,13 +114,19 @@ async def ping(call: Call) -> None:
         raise BackendUnavailableError(f"The store did not answer within {PING_TIMEOUT_S:g} s.") from None
 
 
-@endpoints.add("GET", "/livez", "Whether the process is alive; never asks the store", public=True)
+@endpoints.add(
+    "GET",
+    "/livez",
+    "Whether the process is alive; never asks the store",
+    public=True,
+    response=shapes.Alive,
+)
 async def livez(call: Call) -> Reply:
     """For a supervisor that restarts what hangs."""
     return Reply({"status": "ok", "server_time": call.service.clock.now()})
 
 
-@endpoints.add("GET", "/readyz", "Whether to send requests here", public=True)
+@endpoints.add("GET", "/readyz", "Whether to send requests here", public=True, response=READY)
 async def readyz(call: Call) -> Reply:
     """For a load balancer: 503 while draining or while the store is away."""
     if call.service.stopping:
@@ -120,7 +135,7 @@ async def readyz(call: Call) -> Reply:
     return Reply({"status": "ok"})
 
 
-@endpoints.add("GET", "/healthz", "The same as /readyz", public=True)
+@endpoints.add("GET", "/healthz", "The same as /readyz", public=True, response=READY)
 async def healthz(call: Call) -> Reply:
     """The name many supervisors ask first."""
     return await readyz(call)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from ojs_api import shapes
 from ojs_api.http import (
     Call,
     Disconnected,
@@ -21,6 +22,7 @@ from ojs_api.http import (
 )
 from ojs_api.wire import job_view
 from ojs_core.envelope import TIMEOUT_MAX_MS, invalid
+from ojs_core.errors import NotFoundError, StateConflictError
 from ojs_core.job import Job, JobState
 from ojs_core.records import Worker, WorkerState
 from ojs_core.service import FetchRequest, HeartbeatRequest
@@ -29,6 +31,8 @@ from ojs_core.service.jobs import WAIT_MAX_MS
 from ojs_core.timestamps import format_ms
 
 endpoints = Endpoints("Workers")
+
+NOT_HELD = (NotFoundError, StateConflictError)
 
 QUEUES_MAX = 1000
 JOBS_MAX = 10_000
@@ -46,7 +50,13 @@ _WORKER_STATES: dict[str, WorkerState] = {
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-@endpoints.add("POST", "/ojs/v1/workers/fetch", "Fetch jobs to work on")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/workers/fetch",
+    "Fetch jobs to work on",
+    request=shapes.FetchRequest,
+    response=shapes.FetchAnswer,
+)
 async def fetch(call: Call) -> Reply:
     """C-EP-08; `wait_ms` waits for the first job."""
     body, _ = call.json()
@@ -88,14 +98,28 @@ async def _fetch_unless_gone(call: Call, request: FetchRequest) -> tuple[Job, ..
         leaving.cancel()
 
 
-@endpoints.add("POST", "/ojs/v1/workers/ack", "Report that a job succeeded")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/workers/ack",
+    "Report that a job succeeded",
+    request=shapes.AckRequest,
+    response=shapes.AckAnswer,
+    errors=NOT_HELD,
+)
 async def ack(call: Call) -> Reply:
     """C-EP-09."""
     body, raw = call.json()
     return await _ack(call, required_text(body, "job_id"), body, raw)
 
 
-@endpoints.add("POST", "/ojs/v1/jobs/{job_id:str}/ack", "Report that this job succeeded")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/jobs/{job_id:str}/ack",
+    "Report that this job succeeded",
+    request=shapes.AckOneRequest | None,
+    response=shapes.AckAnswer,
+    errors=NOT_HELD,
+)
 async def ack_one(call: Call) -> Reply:
     """The same by path."""
     body, raw = call.optional_json()
@@ -112,14 +136,28 @@ async def _ack(call: Call, job_id: str, body: Mapping[str, Any], raw: Mapping[st
     return Reply({"acknowledged": True, **_outcome(job), "job": job_view(job)})
 
 
-@endpoints.add("POST", "/ojs/v1/workers/nack", "Report that a job failed, or give it back")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/workers/nack",
+    "Report that a job failed, or give it back",
+    request=shapes.NackBody,
+    response=shapes.NackAnswer,
+    errors=NOT_HELD,
+)
 async def nack(call: Call) -> Reply:
     """C-EP-10."""
     body, raw = call.json()
     return await _nack(call, required_text(body, "job_id"), body, raw)
 
 
-@endpoints.add("POST", "/ojs/v1/jobs/{job_id:str}/nack", "Report that this job failed, or give it back")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/jobs/{job_id:str}/nack",
+    "Report that this job failed, or give it back",
+    request=shapes.NackOneBody,
+    response=shapes.NackAnswer,
+    errors=NOT_HELD,
+)
 async def nack_one(call: Call) -> Reply:
     """The same by path."""
     body, raw = call.json()
@@ -160,7 +198,13 @@ def _outcome(job: Job) -> dict[str, Any]:
     return view
 
 
-@endpoints.add("POST", "/ojs/v1/workers/heartbeat", "Say that a worker lives, and renew its leases")
+@endpoints.add(
+    "POST",
+    "/ojs/v1/workers/heartbeat",
+    "Say that a worker lives, and renew its leases",
+    request=shapes.HeartbeatRequest,
+    response=shapes.HeartbeatAnswer,
+)
 async def heartbeat(call: Call) -> Reply:
     """C-EP-11."""
     body, raw = call.json()

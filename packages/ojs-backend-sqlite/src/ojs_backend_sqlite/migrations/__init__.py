@@ -1,4 +1,4 @@
-"""The schema, as numbered steps forward: `0001_initial.sql`, `0002_...`. `PRAGMA user_version` says how far a file is."""
+"""The schema, as numbered steps forward (`0001_initial.sql`, ...); `PRAGMA user_version` says how far a file is."""
 
 from __future__ import annotations
 

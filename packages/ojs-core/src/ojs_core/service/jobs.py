@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
 from msgspec import Raw, Struct
 
 from ojs_core.backend import Change, ClaimRequest, Commit, Committed, Conflict, JobPage, JobQuery, NewJob, Refused, Removal
-from ojs_core.envelope import JobRequest, at_index, new_job
+from ojs_core.envelope import JobRequest, Revival, at_index, new_job
 from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import EventDraft
 from ojs_core.job import Job, JobState, replace_fields
@@ -252,11 +252,11 @@ class JobService:
             raise dead_letter_not_found(job_id)
         return job
 
-    async def revive(self, job_id: str, changes: Mapping[str, object] | None = None) -> Change:
-        """Make a dead letter available again with a fresh set of attempts, and `changes` to its record (T17)."""
+    async def revive(self, job_id: str, revival: Revival | None = None) -> Change:
+        """Make a dead letter available again with a fresh set of attempts (T17)."""
         for _ in range(ROUNDS_MAX):
             job = await self.dead_letter(job_id)
-            transition = plan_revive(job, self._context.clock.now(), changes)
+            transition = plan_revive(job, self._context.clock.now(), revival.changes(job) if revival else {})
             answer = await self._context.commits.ask(Commit(transitions=(transition,)))
             if isinstance(answer, Committed):
                 return answer.changed[0]

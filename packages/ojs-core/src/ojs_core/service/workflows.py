@@ -216,13 +216,11 @@ class WorkflowService:
         return workflow
 
     async def _view(self, workflow: Workflow) -> dict[str, Any]:
-        backend = self._context.backend
-        jobs = await backend.get_jobs(open_job_ids(workflow))
-        children = [await backend.get_workflow(child_id) for child_id in child_ids(workflow)]
+        nested = await self._nested(workflow)
+        open_jobs = [job_id for one in (workflow, *nested) for job_id in open_job_ids(one)]
+        jobs = await self._context.backend.get_jobs(open_jobs)
         return render(
-            workflow,
-            {job.id: job for job in jobs if job is not None},
-            {child.id: child for child in children if child is not None},
+            workflow, {job.id: job for job in jobs if job is not None}, {child.id: child for child in nested}
         )
 
 

@@ -120,6 +120,20 @@ def make_transition(
     )
 
 
+def make_note(job: Job, *, at: int = NOW, member_wake_at: int | None = None) -> Transition:
+    """Return the swap by which a workflow takes note that its member ended: the state stays."""
+    return Transition(
+        job_id=job.id,
+        event=LifecycleEvent.NOTE,
+        to=job.state,
+        at=at,
+        expected=frozenset({job.state}),
+        version=job.version,
+        changes={"advanced": True},
+        member_wake_at=member_wake_at,
+    )
+
+
 def make_claim(*queues: str, **fields: Any) -> ClaimRequest:  # noqa: ANN401 - the fields of ClaimRequest
     """Return a claim of one job of `queues` (`default`)."""
     return ClaimRequest(

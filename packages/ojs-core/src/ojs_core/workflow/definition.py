@@ -215,7 +215,7 @@ class _Reader:
                 callbacks[name] = member
         return callbacks
 
-    def _element(  # noqa: PLR0913 - one element and where it stands
+    def _element(
         self, element: object, text: Raw, node: Node, path: str, place: _Place, *, without: Collection[str] = ()
     ) -> Member | None:
         if not isinstance(element, dict):
@@ -245,12 +245,13 @@ class _Reader:
         request = self._job_request(element, definition, path)
         if request is None:
             return None
-        try:
+        if request.unique is not None:
             # Only the record shows whether a unique policy fits the arguments.
-            new_job(request, self.now, job_id="")
-        except OJSError as error:
-            self.refuse(_join(path, _field_of(error, element)), error.message)
-            return None
+            try:
+                new_job(request, self.now)
+            except OJSError as error:
+                self.refuse(_join(path, _field_of(error, element)), error.message)
+                return None
         if request.id is not None:
             if request.id in self.job_ids:
                 self.refuse(_join(path, "id"), f"'{request.id}' is the id of another element too")

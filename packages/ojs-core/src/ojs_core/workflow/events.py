@@ -14,7 +14,7 @@ from ojs_core.records import Member, Workflow
 from ojs_core.workflow.members import all_members
 
 
-def _event(event_type: str, workflow: Workflow, now: int, **facts: Any) -> Event:  # noqa: ANN401 - any JSON values
+def _event(event_type: str, workflow: Workflow, now: int, **facts: Any) -> Event:
     data: dict[str, Any] = {
         "workflow_id": workflow.id,
         "workflow_name": workflow.name or "",

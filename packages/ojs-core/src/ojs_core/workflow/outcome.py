@@ -151,8 +151,8 @@ def refusal(insert: NewJob, conflict: Conflict, now: int) -> JobError | None:
 
     None: the job in the way is the member's own, from an attempt that was cut short; leave it out and commit the rest.
     Otherwise the id is another job's or a unique policy forbids the job, whatever its `on_conflict` says: a workflow
-    cannot wait for a job that is not its own. A new workflow is then refused as a whole (409 `duplicate`); later, repeat
-    `advance` with `refused={job id: error}`, and the member fails with the code `duplicate`.
+    cannot wait for a job that is not its own. A new workflow is then refused as a whole (409 `duplicate`); later,
+    repeat `advance` with `refused={job id: error}`, and the member fails with the code `duplicate`.
     """
     ours = insert.job
     found = conflict.job
@@ -168,6 +168,6 @@ def _error(code: str, message: str, at: int, attempt: int = 0) -> JobError:
 
 
 def _kept(error: JobError, prefix: str = "") -> JobError:
-    """Return what of a job's error the workflow keeps: a record of a thousand members must not hold their stack traces."""
+    """Return what of an error the workflow keeps: a record of a thousand members must not hold their stack traces."""
     message = f"{prefix}{error.message}"[:_ERROR_TEXT_MAX]
     return msgspec.structs.replace(error, message=message, details=None, backtrace=None)

@@ -25,8 +25,8 @@ from ojs_core.workflow.step import Advance, Step
 class Cancellation(Struct, frozen=True, kw_only=True):
     """A cancelled workflow, the jobs and nested workflows to cancel with it, and the event.
 
-    `job_ids` are all that were started and have not ended as far as the workflow knows. Those that are active by now may
-    finish (Q-23f); they no longer move the workflow.
+    `job_ids` are all that were started and have not ended as far as the workflow knows. Those that are active by now
+    may finish (Q-23f); they no longer move the workflow.
     """
 
     workflow: Workflow
@@ -77,8 +77,8 @@ def advance(
 def cancel(workflow: Workflow, now: int) -> Cancellation:
     """Cancel a workflow: what was not started never will be (C-WF-18).
 
-    Raises `StateConflictError` if it has ended. Members that were started keep their state; what became of their jobs is
-    for `render` to show.
+    Raises `StateConflictError` if it has ended. Members that were started keep their state; what became of their jobs
+    is for `render` to show.
     """
     if workflow.state != "running":
         raise StateConflictError(

@@ -21,7 +21,7 @@ from ojs_core.workflow.outcome import job_counts, outcome_of_job, outcome_of_wor
 
 
 class _Arguments(Struct):
-    args: Raw | None = None
+    args: Raw
 
 
 _Inner: TypeAlias = Mapping[str | None, dict[str, Any]]
@@ -37,12 +37,12 @@ def render(workflow: Workflow, jobs: Mapping[str, Job], children: Mapping[str, W
         workflow: the record.
         jobs: by id, at least those of `open_job_ids`; a job that is not there counts as waiting, or as cancelled if the
             workflow has ended.
-        children: nested workflows by id. Those of `child_ids` that are there are shown whole in their element (their own
-            children and jobs are looked up in the same places); the counters of those not there are known once they end.
+        children: nested workflows by id. Those of `child_ids` that are there are shown whole in their element (their
+            own children and jobs are looked up in the same places). Of the others the counters are known once they end.
 
-    A member whose job has ended shows that, even if the workflow has not taken note of it yet. Error keys are there only
-    when something failed; `cancelled_at`, `steps_cancelled` and `steps_already_completed` only when cancelled (C-EP-25).
-    Results are embedded as the JSON text that came in.
+    A member whose job has ended shows that, even if the workflow has not taken note of it yet. Error keys are there
+    only when something failed; `cancelled_at`, `steps_cancelled` and `steps_already_completed` only when cancelled
+    (C-EP-25). Results are embedded as the JSON text that came in.
     """
     shown = [_look_up(workflow, member, jobs, children) for member in all_members(workflow)]
     members = shown[: len(workflow.members)]

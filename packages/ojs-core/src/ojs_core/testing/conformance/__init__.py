@@ -9,7 +9,7 @@ from ojs_core.testing.conformance.cases import Case, load_cases, parse_case, sel
 from ojs_core.testing.conformance.client import Client, Response, TransportError
 from ojs_core.testing.conformance.errors import CaseError, UnresolvedError
 from ojs_core.testing.conformance.pool import Target, run_cases
-from ojs_core.testing.conformance.report import Count, Report
+from ojs_core.testing.conformance.report import Count, KnownDefect, Report
 from ojs_core.testing.conformance.runner import CaseResult, Failure, Outcome, run_case
 from ojs_core.testing.conformance.servers import RemoteServer, Server, ServerStartError, running_servers
 
@@ -20,6 +20,7 @@ __all__ = [
     "Client",
     "Count",
     "Failure",
+    "KnownDefect",
     "Outcome",
     "RemoteServer",
     "Report",

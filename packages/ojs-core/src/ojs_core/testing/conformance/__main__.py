@@ -14,7 +14,7 @@ from typing import NoReturn
 from ojs_core.testing.conformance.cases import Case, load_cases, select_cases
 from ojs_core.testing.conformance.client import Client
 from ojs_core.testing.conformance.pool import Target, run_cases
-from ojs_core.testing.conformance.report import Report
+from ojs_core.testing.conformance.report import KnownDefect, Report
 from ojs_core.testing.conformance.runner import CaseResult
 from ojs_core.testing.conformance.servers import RemoteServer, ServerStartError, running_servers
 
@@ -70,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--known-defect", metavar="ID[=REASON]", type=_known_defect, action="append", default=[],
         help="a case (id or file) that no server can pass honestly: it must fail, and counts as failed",
     )  # fmt: skip
+    add(
+        "--defect-at", metavar=("ID", "STEP", "PATH"), nargs=3, action="append", default=[],
+        help="a place where the known defect ID fails; if any is given, it must fail at these places and no others",
+    )  # fmt: skip
     add("--report", metavar="FILE", type=Path, help="write the report as JSON to this file")
     add("--json", action="store_true", help="print the report as JSON instead of text")
     add("--verbose", action="store_true", help="print a line to stderr as each case ends")
@@ -95,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         cases = load_cases(options.cases)
     except OSError as error:
         raise UsageError(f"cannot read the cases: {error}") from error
-    known_defects = dict(options.known_defect)
+    known_defects = _known_defects(options)
     for name in (*options.id, *known_defects):
         if not any(name in {case.id, case.file} for case in cases):
             raise UsageError(f"no case has the id or file {name!r}")
@@ -112,6 +116,15 @@ def _run(options: argparse.Namespace) -> int:
         _write(options.report, as_json)
     sys.stdout.write(as_json if options.json else report.as_text())
     return EXIT_OK if report.ok else EXIT_FAILED
+
+
+def _known_defects(options: argparse.Namespace) -> dict[str, KnownDefect]:
+    places: dict[str, set[tuple[str, str]]] = {name: set() for name, _ in options.known_defect}
+    for name, step, path in options.defect_at:
+        if name not in places:
+            raise UsageError(f"--defect-at {name}: it is not declared with --known-defect")
+        places[name].add((step, path))
+    return {name: KnownDefect(reason, frozenset(places[name])) for name, reason in options.known_defect}
 
 
 def _write(path: Path, text: str) -> None:

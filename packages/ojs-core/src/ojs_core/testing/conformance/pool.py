@@ -13,6 +13,9 @@ from ojs_core.testing.conformance.client import Client
 from ojs_core.testing.conformance.runner import CaseResult, Outcome, broken_case, run_case
 
 
+DYING_MAX_S = 1.0
+
+
 class Target(Protocol):
     """A server that cases can be run against."""
 
@@ -20,8 +23,8 @@ class Target(Protocol):
     def base_url(self) -> str:
         """Where it listens, such as `http://127.0.0.1:8080`."""
 
-    def death(self) -> str | None:
-        """Return why it cannot take another case, or None as long as it can."""
+    def death(self, within_s: float = 0) -> str | None:
+        """Return why it cannot take another case, or None if it still can after that many seconds."""
 
     def log_position(self) -> int:
         """Return a mark in the server's log."""
@@ -115,6 +118,7 @@ def _run_on(case: Case, target: Target, client: Client, pause: Callable[[float],
     result = run_case(case, client, pause=pause)
     if result.outcome is Outcome.PASSED:
         return result
-    death = target.death()
+    # A connection breaks a moment before the process that held it is gone.
+    death = target.death(within_s=DYING_MAX_S) if result.outcome is Outcome.ERROR else None
     log = target.log_since(mark)
     return CaseResult(case, result.outcome, result.ms, result.failures, f"{log}{death}\n" if death else log)

@@ -23,28 +23,33 @@ class Count:
         return self.passed + self.failed
 
 
+@dataclass(frozen=True, slots=True)
+class KnownDefect:
+    """A declaration that a case cannot be passed honestly.
+
+    `reason` is for people. `places` are the steps and paths where it fails: those and no others, so that the rest of
+    the case still has to hold. Without places the case may fail anywhere.
+    """
+
+    reason: str = ""
+    places: frozenset[tuple[str, str]] = frozenset()
+
+
 class Report:
     """The results of one run, judged against the defects that are known.
 
-    `known_defects` maps a case id or file to the reason why that case cannot be passed, which may be empty. Such a case
-    is expected to fail: it is counted as failed, and only a pass, or an error, is held against the run.
+    `known_defects` maps a case id or file to its declaration. Such a case is expected to fail: it is counted as failed,
+    and only a pass, an error, or another failure than the declared ones is held against the run.
     """
 
-    def __init__(self, results: Iterable[CaseResult], known_defects: Mapping[str, str]) -> None:
-        """Sort the results into what was expected and what was not."""
+    def __init__(self, results: Iterable[CaseResult], known_defects: Mapping[str, KnownDefect]) -> None:
         self.results = list(results)
-        self._reasons = known_defects
+        self._known = known_defects
         self.expected: list[CaseResult] = []
         self.stale: list[CaseResult] = []
         self.unexpected: list[CaseResult] = []
         for result in self.results:
-            known = self._reason(result) is not None
-            if known and result.outcome is Outcome.FAILED:
-                self.expected.append(result)
-            elif known and result.outcome is Outcome.PASSED:
-                self.stale.append(result)
-            elif result.outcome is not Outcome.PASSED:
-                self.unexpected.append(result)
+            self._sort(result)
 
     @property
     def ok(self) -> bool:
@@ -71,9 +76,14 @@ class Report:
                 name: {"passed": c.passed, "failed": c.failed, "total": c.total} for name, c in self.levels().items()
             },
             "known_defects": [
-                {"id": result.case.id, "file": result.case.file, "outcome": result.outcome.value, "reason": reason}
+                {
+                    "id": result.case.id,
+                    "file": result.case.file,
+                    "outcome": result.outcome.value,
+                    "reason": defect.reason,
+                }
                 for result in self.results
-                if (reason := self._reason(result)) is not None
+                if (defect := self._defect(result)) is not None
             ],
             "cases": [_case_as_json(result) for result in self.results],
         }
@@ -87,17 +97,37 @@ class Report:
         ]
         for result in self.unexpected:
             lines += ["", *_describe(result)]
+            if self._defect(result) is not None:
+                lines.append("  a known defect, but this is not the failure that was declared")
         for result in self.expected:
-            reason = self._reason(result)
+            defect = self._defect(result)
+            reason = f": {defect.reason}" if defect and defect.reason else ""
             lines += ["", f"known defect {result.case.id} {result.case.file}"]
-            lines += [f"  failed, as expected{f': {reason}' if reason else ''}", *_describe_failures(result)]
+            lines += [f"  failed, as expected{reason}", *_describe_failures(result)]
         for result in self.stale:
             lines += ["", f"STALE EXCEPTION {result.case.id} {result.case.file}"]
-            lines += ["  passed, although it is declared a known defect: take the declaration away"]
+            lines += [
+                "  passed where it is declared a known defect: correct the declaration",
+                *_describe_failures(result),
+            ]
         return "\n".join([*lines, "", f"{self.total.passed} passed, {self.total.failed} failed", ""])
 
-    def _reason(self, result: CaseResult) -> str | None:
-        return self._reasons.get(result.case.file, self._reasons.get(result.case.id))
+    def _sort(self, result: CaseResult) -> None:
+        defect = self._defect(result)
+        if defect is None or result.outcome is Outcome.ERROR:
+            if result.outcome is not Outcome.PASSED:
+                self.unexpected.append(result)
+            return
+        failed_at = {(failure.step, failure.path) for failure in result.failures}
+        if defect.places and not failed_at <= defect.places:
+            self.unexpected.append(result)
+        elif not failed_at or failed_at < defect.places:
+            self.stale.append(result)
+        else:
+            self.expected.append(result)
+
+    def _defect(self, result: CaseResult) -> KnownDefect | None:
+        return self._known.get(result.case.file, self._known.get(result.case.id))
 
 
 def _count(results: Iterable[CaseResult]) -> Count:

@@ -35,7 +35,7 @@ class RemoteServer:
 
     base_url: str
 
-    def death(self) -> str | None:
+    def death(self, within_s: float = 0) -> str | None:  # noqa: ARG002 - the protocol's signature
         """Return None: nothing is known about its process."""
         return None
 
@@ -84,14 +84,13 @@ class Server:
         reason = death or f"not ready in time, GET {HEALTH_PATH} gave {seen}"
         raise ServerStartError(f"the server for {self.base_url} did not start: {reason}\n{self.log_since(0)}")
 
-    def death(self) -> str | None:
-        """Return how the process ended, or None while it runs."""
-        code = self._process.poll()
-        return (
-            None
-            if code is None
-            else f"the server at {self.base_url} (process {self._process.pid}) ended with code {code}"
-        )
+    def death(self, within_s: float = 0) -> str | None:
+        """Return how the process ended, or None if it still runs after that many seconds."""
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return None
+        return f"the server at {self.base_url} (process {self._process.pid}) ended with code {code}"
 
     def log_position(self) -> int:
         """Return the size of the log in bytes."""

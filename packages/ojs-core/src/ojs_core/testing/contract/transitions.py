@@ -25,7 +25,7 @@ from ojs_core.testing.contract.steps import (
     snapshot,
     without_place,
 )
-from ojs_core.testing.factories import make_beat, make_error, make_id, make_new, make_transition, raw
+from ojs_core.testing.factories import make_beat, make_error, make_id, make_new, make_note, make_transition, raw
 
 EVENTS = [event for event in LifecycleEvent if event in TRANSITIONS and event is not LifecycleEvent.CLAIM]
 PAIRS = [(state, event) for state in JobState for event in EVENTS]
@@ -99,16 +99,7 @@ class TransitionContract(BackendFixtures):
     async def test_a_swap_may_keep_the_state(self, backend: Backend, state: JobState) -> None:
         """A workflow takes note of its member: same state, new version and clock."""
         job = await job_in(backend, state, workflow_id=make_id(), workflow_step=0)
-        note = Transition(
-            job_id=job.id,
-            event=LifecycleEvent.NOTE,
-            to=state,
-            at=NOW,
-            expected=frozenset({state}),
-            version=job.version,
-            changes={"advanced": True},
-            member_wake_at=NOW + DAY,
-        )
+        note = make_note(job, member_wake_at=NOW + DAY)
         change = await apply(backend, note)
         assert change.job == replace_fields(job, advanced=True, version=job.version + 1, wake_at=NOW + DAY)
         assert change.previous is state

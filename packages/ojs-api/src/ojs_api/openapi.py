@@ -1,0 +1,239 @@
+"""The OpenAPI 3.1 document, made from the table of endpoints and the wire types of `ojs_api.shapes`.
+
+`python -m ojs_api.openapi` prints it. It is ASCII only, so that no reader can get its encoding wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Annotated, Any, Final, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from ojs_api import protocol, shapes
+from ojs_api.http import JSON_MEDIA_TYPE, OJS_MEDIA_TYPE, PAGE_DEFAULT, PAGE_MAX, Endpoint
+from ojs_api.shapes.values import SpecVersion, Time
+from ojs_core import errors
+from ojs_core.errors import OJSError
+
+MEDIA_TYPES: Final = (OJS_MEDIA_TYPE.decode(), JSON_MEDIA_TYPE.decode())
+SCHEMAS: Final = "#/components/schemas/"
+_PARAMETER: Final = re.compile(r"\{(\w+):str\}")
+
+_Page = Annotated[int, Meta(ge=1, le=999_999_999)]
+PARAMETERS: Final[Mapping[str, tuple[Any, str]]] = {
+    "path.job_id": (str, "Id of the job. One that is no UUIDv7 is not found."),
+    "path.workflow_id": (str, "Id of the workflow."),
+    "path.worker_id": (str, "What the worker calls itself."),
+    "path.name": (str, "Its name."),
+    "limit": (_Page, f"Entries on a page: {PAGE_DEFAULT} if not given, {PAGE_MAX} at most; more counts as that."),
+    "Events.limit": (_Page, "Events in an answer: 100 if not given, 1000 at most; more counts as that."),
+    "offset": (Annotated[int, Meta(ge=0, le=999_999_999)], "Entries to pass over. A cursor is the better way on."),
+    "cursor": (str, "`next_cursor` of the page before."),
+    "queue": (str, "Only of this queue."),
+    "type": (str, "Only of this job type."),
+    "error_type": (str, "Only with a last error of this type."),
+    "since": (Time, "Only those discarded then or later."),
+    "until": (Time, "Only those discarded before."),
+    "enabled": (Literal["true", "false", ""], "Only those that are switched on, or off."),
+    "types": (str, "Only of these event types, joined by commas; `job.*` stands for all that begin so."),
+    "queues": (str, "Only about these queues, joined by commas."),
+    "job_types": (str, "Only about these job types, joined by commas."),
+    "after": (str, "Only later than the event of this id: `cursor` of the answer before."),
+}
+"""Type and meaning of each parameter, under `tag.name` where one endpoint differs from the others."""
+
+HEADERS: Final[Mapping[str, tuple[Any, str]]] = {
+    "OJS-Version": (str, "Version of the protocol."),
+    "X-Request-Id": (str, "The id of the request, as sent by the client or made up."),
+    "Location": (str, "Path of what was made."),
+    "Retry-After": (Annotated[int, Meta(ge=1)], "Seconds to wait before trying again."),
+    "WWW-Authenticate": (str, "How to authenticate."),
+}
+
+
+def error_classes() -> list[type[OJSError]]:
+    """Return every error a client can get, in the order of their status, then code."""
+    modules = (errors, protocol)
+    found = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, OJSError)
+    }
+    return sorted(found, key=lambda error: (error.status, error.code, error.__name__))
+
+
+def errors_of(endpoint: Endpoint, *, keys: bool) -> list[type[OJSError]]:
+    """Return what can go wrong with an endpoint, what holds for all of them included."""
+    found = [*endpoint.errors, errors.UnsupportedError, OJSError, errors.BackendUnavailableError]
+    if endpoint.body:
+        found += [errors.InvalidPayloadError, errors.InvalidRequestError, errors.EnvelopeTooLargeError]
+    if endpoint.query:
+        found.append(errors.InvalidRequestError)
+    if keys and not endpoint.public:
+        found.append(errors.UnauthenticatedError)
+    return sorted(set(found), key=lambda error: (error.status, error.code, error.__name__))
+
+
+def operation_id(endpoint: Endpoint) -> str:
+    """Return the name of an endpoint's handler, with that of its module."""
+    module = endpoint.handler.__module__.rpartition(".")[2]
+    return f"{module}_{endpoint.handler.__name__}"
+
+
+def path_of(endpoint: Endpoint) -> str:
+    """Return an endpoint's path as OpenAPI writes it: `{name}`, where the router has `{name:str}`."""
+    return _PARAMETER.sub(r"{\1}", endpoint.path)
+
+
+def types_of(value: object) -> tuple[Any, ...]:
+    """Return the types in an endpoint's `request` or `response`: one, several in a tuple, or by status."""
+    if isinstance(value, Mapping):
+        return tuple(kind for kinds in value.values() for kind in types_of(kinds))
+    kinds = value if isinstance(value, tuple) else (value,)
+    return tuple(without_none(kind) for kind in kinds if kind is not None)
+
+
+def without_none(kind: Any) -> Any:  # noqa: ANN401 - a type
+    """Return the type of a body that may be missing, or the type as it is."""
+    arguments = get_args(kind)
+    return arguments[0] if type(None) in arguments else kind
+
+
+def make_document(endpoints: Iterable[Endpoint], *, keys: bool = False) -> dict[str, Any]:
+    """Return the document.
+
+    Args:
+        endpoints: what is to be described; hidden ones are left out.
+        keys: whether the server asks for an API key.
+    """
+    shown = [endpoint for endpoint in endpoints if not endpoint.hidden]
+    schemas = _Schemas(shown)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in shown:
+        paths.setdefault(path_of(endpoint), {})[endpoint.method.lower()] = _operation(endpoint, schemas, keys=keys)
+    components: dict[str, Any] = {
+        "schemas": schemas.components,
+        "headers": {
+            name: {"description": text, "schema": schemas.of(kind)} for name, (kind, text) in HEADERS.items()
+        },
+        "parameters": {
+            "OJS-Version": {
+                "name": "OJS-Version",
+                "in": "header",
+                "description": "Version of the protocol the client speaks.",
+                "schema": schemas.of(SpecVersion),
+            },
+            "X-Request-Id": {
+                "name": "X-Request-Id",
+                "in": "header",
+                "description": "Comes back with the answer if it has 1 to 200 printable characters without blanks.",
+                "schema": {"type": "string"},
+            },
+        },
+    }
+    if keys:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ojs-server",
+            "version": version("ojs-api"),
+            "summary": "A job server that speaks Open Job Spec 1.0.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in shown)],
+        "paths": paths,
+        "components": components,
+        **({"security": [{"key": []}]} if keys else {}),
+    }
+
+
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """Return a document as ASCII JSON."""
+    return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+class _Schemas:
+    """The JSON Schemas of all types in the document."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        kinds = [kind for endpoint in endpoints for kind in (*types_of(endpoint.request), *types_of(endpoint.response))]
+        # WorkflowJob is named by the schemas of workflows without being a type msgspec sees there.
+        kinds += [shapes.Error, shapes.WorkflowJob, SpecVersion]
+        kinds += [kind for kind, _ in (*PARAMETERS.values(), *HEADERS.values())]
+        found, self.components = msgspec.json.schema_components(
+            [kind for kind in kinds if kind is not bytes], ref_template=SCHEMAS + "{name}"
+        )
+        self._schemas = dict(zip([kind for kind in kinds if kind is not bytes], found, strict=True))
+
+    def of(self, *kinds: Any) -> dict[str, Any]:  # noqa: ANN401 - types
+        """Return the schema of one of the types."""
+        schemas = [self._schemas[kind] for kind in kinds]
+        return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _operation(endpoint: Endpoint, schemas: _Schemas, *, keys: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": operation_id(endpoint),
+        "summary": endpoint.summary,
+        "tags": [endpoint.tag],
+        "parameters": _parameters(endpoint, schemas),
+        "responses": _responses(endpoint, schemas, keys=keys),
+    }
+    if endpoint.request is not None:
+        kinds = types_of(endpoint.request)
+        operation["requestBody"] = {
+            "required": type(None) not in get_args(endpoint.request),
+            "content": {media_type: {"schema": schemas.of(*kinds)} for media_type in MEDIA_TYPES},
+        }
+    if keys and endpoint.public:
+        operation["security"] = []
+    return operation
+
+
+def _parameters(endpoint: Endpoint, schemas: _Schemas) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = []
+    for name in _PARAMETER.findall(endpoint.path):
+        kind, text = PARAMETERS[f"path.{name}"]
+        parameters.append(
+            {"name": name, "in": "path", "required": True, "description": text, "schema": schemas.of(kind)}
+        )
+    for name in endpoint.query:
+        kind, text = PARAMETERS.get(f"{endpoint.tag}.{name}") or PARAMETERS[name]
+        parameters.append({"name": name, "in": "query", "description": text, "schema": schemas.of(kind)})
+    parameters += [{"$ref": f"#/components/parameters/{name}"} for name in ("OJS-Version", "X-Request-Id")]
+    return parameters
+
+
+def _responses(endpoint: Endpoint, schemas: _Schemas, *, keys: bool) -> dict[str, Any]:
+    given = endpoint.response if isinstance(endpoint.response, Mapping) else {endpoint.status: endpoint.response}
+    failures: dict[int, list[type[OJSError]]] = {}
+    for error in errors_of(endpoint, keys=keys):
+        failures.setdefault(error.status, []).append(error)
+    responses: dict[str, Any] = {}
+    for status in sorted({*given, *failures}):
+        phrase = HTTPStatus(status).phrase
+        kinds = types_of(given[status]) if status in given else ()
+        if bytes in kinds:
+            responses[str(status)] = _page(phrase, endpoint)
+            continue
+        answers = [schemas.of(kind) for kind in kinds]
+        codes = sorted({error.code for error in failures.get(status, ())})
+        if codes:
+            answers.append(_error_schema(codes))
+            phrase = f"{phrase}: {', '.join(f'`{code}`' for code in codes)}" if not kinds else phrase
+        schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
+        responses[str(status)] = {
+            "description": phrase,
+            "headers": _headers(status),
+            "content": {media_type: {"schema": schema} for media_type in MEDIA_TYPES},
+        }
+    return responses
