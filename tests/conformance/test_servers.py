@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,7 @@ from ojs_core.testing.conformance.servers import RemoteServer, Server, free_port
 STUB = shlex.join([sys.executable, str(Path(__file__).with_name("served_stub.py"))])
 
 
-NO_HEALTH = """
-import http.server, os
-address = ("127.0.0.1", int(os.environ["OJS_PORT"]))
-http.server.HTTPServer(address, http.server.BaseHTTPRequestHandler).serve_forever()
-"""
+IDLE = [sys.executable, "-c", "import signal; signal.pause()"]
 
 
 def ask(server: Server, path: str) -> dict[str, object]:
@@ -95,19 +93,25 @@ def test_a_server_that_does_not_start(command: str, says: str) -> None:
         pytest.fail("it did not start")
 
 
-@pytest.mark.parametrize(
-    ("program", "says"),
-    [
-        ("import signal; signal.pause()", "not ready in time"),
-        (NO_HEALTH, "gave status 501"),
-    ],
-)
-def test_a_server_that_is_never_ready(monkeypatch: pytest.MonkeyPatch, program: str, says: str) -> None:
+def test_a_server_that_is_never_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting ends at the deadline, and the process is stopped."""
-    monkeypatch.setattr(servers, "READY_MAX_S", 1.5)
-    command = shlex.join([sys.executable, "-c", program])
-    with pytest.raises(ServerStartError, match=says), running_servers(command, 1, {}):
+    monkeypatch.setattr(servers, "READY_MAX_S", 0.3)
+    with pytest.raises(ServerStartError, match="not ready in time"), running_servers(shlex.join(IDLE), 1, {}):
         pytest.fail("it was not ready")
+
+
+def test_a_server_that_is_not_healthy(tmp_path: Path) -> None:
+    """Any answer but 200 is not ready, and is told."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        server = Server(IDLE, {}, other.server_address[1], tmp_path / "log")
+        with pytest.raises(ServerStartError, match="gave status 501"):
+            server.wait_ready(time.perf_counter() + 0.3)
+        server.ask_to_stop()
+        server.stop(time.perf_counter() + 10)
+        other.shutdown()
+        thread.join()
 
 
 def test_a_server_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

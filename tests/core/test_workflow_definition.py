@@ -35,7 +35,7 @@ def mistakes(definition: dict[str, Any]) -> dict[str, str]:
     return {error["path"]: error["message"] for error in errors}
 
 
-def job(job_type: str = "a.b", **attributes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def job(job_type: str = "a.b", **attributes: Any) -> dict[str, Any]:
     return {"type": job_type, "args": [], **attributes}
 
 

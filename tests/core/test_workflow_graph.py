@@ -16,7 +16,7 @@ NOW = 1_770_892_200_000
 WORKFLOW_ID = "019c5186-9a40-7000-8000-000000000001"
 
 
-def read(*steps: object, **rest: Any) -> Workflow:  # noqa: ANN401 - JSON
+def read(*steps: object, **rest: Any) -> Workflow:
     text = json.dumps({"name": "w", "steps": steps, **rest})
     return parse_workflow(*decode_object(text.encode()), NOW, workflow_id=WORKFLOW_ID)
 
@@ -27,7 +27,7 @@ def mistakes(*steps: object) -> dict[str, str]:
     return {error["path"]: error["message"] for error in caught.value.details["validation_errors"]}
 
 
-def step(name: str, *depends_on: str, **rest: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def step(name: str, *depends_on: str, **rest: Any) -> dict[str, Any]:
     return {"id": name, "type": "a.b", "args": [], "depends_on": list(depends_on), **rest}
 
 

@@ -210,7 +210,7 @@ class Gate:
         if self._keys and not endpoint.public:
             self._authenticate(headers.get(b"authorization", b""))
         version = headers.get(b"ojs-version")
-        if version is not None and not SPECVERSION.fullmatch(version.decode("latin-1").strip()):
+        if version is not None and not SPECVERSION.fullmatch(version.strip().decode("latin-1")):
             raise UnsupportedError(
                 "This server speaks OJS-Version 1.0.",
                 field="OJS-Version",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
+from types import UnionType
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
@@ -17,12 +19,12 @@ from msgspec import Meta
 
 from ojs_api import protocol, shapes
 from ojs_api.http import JSON_MEDIA_TYPE, OJS_MEDIA_TYPE, PAGE_DEFAULT, PAGE_MAX, Endpoint
+from ojs_api.shapes import Content
 from ojs_api.shapes.values import SpecVersion, Time
 from ojs_core import errors
 from ojs_core.errors import OJSError
 
 MEDIA_TYPES: Final = (OJS_MEDIA_TYPE.decode(), JSON_MEDIA_TYPE.decode())
-SCHEMAS: Final = "#/components/schemas/"
 _PARAMETER: Final = re.compile(r"\{(\w+):str\}")
 
 _Page = Annotated[int, Meta(ge=1, le=999_999_999)]
@@ -47,6 +49,9 @@ PARAMETERS: Final[Mapping[str, tuple[Any, str]]] = {
     "after": (str, "Only later than the event of this id: `cursor` of the answer before."),
 }
 """Type and meaning of each parameter, under `tag.name` where one endpoint differs from the others."""
+
+LOCATED: Final = ("/ojs/v1/jobs", "/ojs/v1/workflows")
+"""Paths whose 201 says where to find what was made (C-HTTP-08)."""
 
 HEADERS: Final[Mapping[str, tuple[Any, str]]] = {
     "OJS-Version": (str, "Version of the protocol."),
@@ -92,18 +97,27 @@ def path_of(endpoint: Endpoint) -> str:
     return _PARAMETER.sub(r"{\1}", endpoint.path)
 
 
-def types_of(value: object) -> tuple[Any, ...]:
-    """Return the types in an endpoint's `request` or `response`: one, several in a tuple, or by status."""
-    if isinstance(value, Mapping):
-        return tuple(kind for kinds in value.values() for kind in types_of(kinds))
-    kinds = value if isinstance(value, tuple) else (value,)
-    return tuple(without_none(kind) for kind in kinds if kind is not None)
+def types_of(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 - whatever stands in an endpoint
+    """Return the types in an endpoint's `request` or `response`.
+
+    It is a type, several in a tuple if one of them is meant, types by status in a mapping, a `Content`, or `X | None`
+    for a body that may be missing.
+    """
+    match value:
+        case None:
+            return ()
+        case Content():
+            return (value.kind,)
+        case Mapping():
+            return tuple(kind for kinds in value.values() for kind in types_of(kinds))
+        case tuple():
+            return value
+    return tuple(kind for kind in get_args(value) if kind is not type(None)) if may_be_missing(value) else (value,)
 
 
-def without_none(kind: Any) -> Any:  # noqa: ANN401 - a type
-    """Return the type of a body that may be missing, or the type as it is."""
-    arguments = get_args(kind)
-    return arguments[0] if type(None) in arguments else kind
+def may_be_missing(request: object) -> bool:
+    """Tell whether a request need not have a body."""
+    return isinstance(request, UnionType) and type(None) in get_args(request)
 
 
 def make_document(endpoints: Iterable[Endpoint], *, keys: bool = False) -> dict[str, Any]:
@@ -115,11 +129,14 @@ def make_document(endpoints: Iterable[Endpoint], *, keys: bool = False) -> dict[
     """
     shown = [endpoint for endpoint in endpoints if not endpoint.hidden]
     schemas = _Schemas(shown)
+    responses: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in shown:
-        paths.setdefault(path_of(endpoint), {})[endpoint.method.lower()] = _operation(endpoint, schemas, keys=keys)
+        operation = _operation(endpoint, schemas, responses, keys=keys)
+        paths.setdefault(path_of(endpoint), {})[endpoint.method.lower()] = operation
     components: dict[str, Any] = {
         "schemas": schemas.components,
+        "responses": responses,
         "headers": {
             name: {"description": text, "schema": schemas.of(kind)} for name, (kind, text) in HEADERS.items()
         },
@@ -170,9 +187,9 @@ class _Schemas:
         kinds += [shapes.Error, shapes.WorkflowJob, SpecVersion]
         kinds += [kind for kind, _ in (*PARAMETERS.values(), *HEADERS.values())]
         found, self.components = msgspec.json.schema_components(
-            [kind for kind in kinds if kind is not bytes], ref_template=SCHEMAS + "{name}"
+            kinds, ref_template="#/components/schemas/{name}"
         )
-        self._schemas = dict(zip([kind for kind in kinds if kind is not bytes], found, strict=True))
+        self._schemas = dict(zip(kinds, found, strict=True))
 
     def of(self, *kinds: Any) -> dict[str, Any]:  # noqa: ANN401 - types
         """Return the schema of one of the types."""
@@ -180,18 +197,20 @@ class _Schemas:
         return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _operation(endpoint: Endpoint, schemas: _Schemas, *, keys: bool) -> dict[str, Any]:
+def _operation(
+    endpoint: Endpoint, schemas: _Schemas, shared: dict[str, Any], *, keys: bool
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": operation_id(endpoint),
         "summary": endpoint.summary,
         "tags": [endpoint.tag],
         "parameters": _parameters(endpoint, schemas),
-        "responses": _responses(endpoint, schemas, keys=keys),
+        "responses": _responses(endpoint, schemas, shared, keys=keys),
     }
     if endpoint.request is not None:
         kinds = types_of(endpoint.request)
         operation["requestBody"] = {
-            "required": type(None) not in get_args(endpoint.request),
+            "required": not may_be_missing(endpoint.request),
             "content": {media_type: {"schema": schemas.of(*kinds)} for media_type in MEDIA_TYPES},
         }
     if keys and endpoint.public:
@@ -213,27 +232,66 @@ def _parameters(endpoint: Endpoint, schemas: _Schemas) -> list[dict[str, Any]]:
     return parameters
 
 
-def _responses(endpoint: Endpoint, schemas: _Schemas, *, keys: bool) -> dict[str, Any]:
+def _responses(
+    endpoint: Endpoint, schemas: _Schemas, shared: dict[str, Any], *, keys: bool
+) -> dict[str, Any]:
+    """Return the answers by status. Those that are nothing but an error are put among the shared ones."""
     given = endpoint.response if isinstance(endpoint.response, Mapping) else {endpoint.status: endpoint.response}
-    failures: dict[int, list[type[OJSError]]] = {}
+    failures: dict[int, set[str]] = {}
     for error in errors_of(endpoint, keys=keys):
-        failures.setdefault(error.status, []).append(error)
+        failures.setdefault(error.status, set()).add(error.code)
     responses: dict[str, Any] = {}
     for status in sorted({*given, *failures}):
-        phrase = HTTPStatus(status).phrase
-        kinds = types_of(given[status]) if status in given else ()
-        if bytes in kinds:
-            responses[str(status)] = _page(phrase, endpoint)
+        codes = sorted(failures.get(status, ()))
+        if status not in given:
+            name = ".".join([str(int(status)), *codes])
+            shared[name] = _response(endpoint, status, [_error(codes)], codes)
+            responses[str(int(status))] = {"$ref": f"#/components/responses/{name}"}
             continue
-        answers = [schemas.of(kind) for kind in kinds]
-        codes = sorted({error.code for error in failures.get(status, ())})
+        answers = [schemas.of(kind) for kind in types_of(given[status])]
         if codes:
-            answers.append(_error_schema(codes))
-            phrase = f"{phrase}: {', '.join(f'`{code}`' for code in codes)}" if not kinds else phrase
-        schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
-        responses[str(status)] = {
-            "description": phrase,
-            "headers": _headers(status),
-            "content": {media_type: {"schema": schema} for media_type in MEDIA_TYPES},
-        }
+            answers.append(_error(codes))
+        responses[str(int(status))] = _response(endpoint, status, answers, codes)
     return responses
+
+
+def _response(
+    endpoint: Endpoint, status: int, answers: list[dict[str, Any]], codes: Sequence[str]
+) -> dict[str, Any]:
+    only = endpoint.response if not codes else None
+    media_types = (only.media_type,) if isinstance(only, Content) else MEDIA_TYPES
+    schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
+    return {
+        "description": ", ".join([HTTPStatus(status).phrase, *(f"`{code}`" for code in codes)]),
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _headers(endpoint, status)},
+        "content": {media_type: {"schema": schema} for media_type in media_types},
+    }
+
+
+def _error(codes: Sequence[str]) -> dict[str, Any]:
+    """Return the schema of an error with one of these codes."""
+    code = {"type": "object", "properties": {"code": {"enum": codes}}}
+    return {"allOf": [{"$ref": "#/components/schemas/Error"}, {"properties": {"error": code}}]}
+
+
+def _headers(endpoint: Endpoint, status: int) -> list[str]:
+    """Return the headers of an answer that are worth knowing."""
+    names = ["OJS-Version", "X-Request-Id"]
+    if status == HTTPStatus.CREATED and endpoint.path in LOCATED:
+        names.append("Location")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        names.append("Retry-After")
+    if status == HTTPStatus.UNAUTHORIZED:
+        names.append("WWW-Authenticate")
+    return names
+
+
+def main() -> None:
+    """Print the document of a server that asks for keys."""
+    from ojs_api.handlers import ENDPOINTS  # noqa: PLC0415 - one of the handlers serves this module's work
+
+    sys.stdout.write(json.dumps(make_document(ENDPOINTS, keys=True), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 import httptools
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -127,28 +126,14 @@ class TooManyPipelinedError(OJSError):
 
 def encode_refusal(error: OJSError, extra: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """Encode `error` as a whole HTTP/1.1 response that closes the connection, after the header lines `extra`."""
+    # Not at the top of the file: it brings the web framework, which the parent of worker processes does without.
+    from ojs_api.http import OJS_MEDIA_TYPE, VERSION, encode, error_body  # noqa: PLC0415
+
     request_id = f"req_{uuid7(_clock.now())}"
-    docs_url = f"/ojs/v1/docs#error-{error.code}"
-    body = msgspec.json.encode(
-        {
-            "error": {
-                "code": error.code,
-                "message": error.message,
-                "retryable": error.retryable,
-                "request_id": request_id,
-                "hint": error.hint,
-                "docs_url": docs_url,
-                "doc_url": docs_url,
-            }
-        }
-    )
+    body = encode(error_body(error, request_id))
     lines = [f"HTTP/1.1 {error.status:d} {HTTPStatus(error.status).phrase}".encode()]
     lines += [name + b": " + value for name, value in extra]
-    lines += [
-        b"content-type: application/openjobspec+json",
-        b"ojs-version: 1.0",
-        b"x-request-id: " + request_id.encode(),
-    ]
+    lines += [b"content-type: " + OJS_MEDIA_TYPE, f"ojs-version: {VERSION}\r\nx-request-id: {request_id}".encode()]
     if error.retry_after_s is not None:
         lines.append(b"retry-after: %d" % error.retry_after_s)
     lines += [b"content-length: %d" % len(body), b"connection: close", b"", body]
@@ -203,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[Limits] = Limits()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed through to uvicorn unseen
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         sweeper = _sweepers.get(self.server_state)
         if sweeper is None:
@@ -313,7 +298,7 @@ class GuardedProtocol(HttpToolsProtocol):
             and sum(len(name) + len(value) + 4 for name, value in headers) > limits.header_max_bytes
         ):
             raise self._header_too_large()
-        if False:
+        if len(self.pipeline) >= PIPELINED_MAX:
             raise TooManyPipelinedError(f"More than {PIPELINED_MAX} requests wait on this connection.")
         length = coding = None
         for name, value in headers:
@@ -342,7 +327,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.headers = []
         self._phase = BODY
         self._deadline = 0.0
-        self._unparsed_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         """Count a piece of the body."""

@@ -42,28 +42,31 @@ class _Head:
         self._wanted = wanted
         self._jobs: deque[Job] = deque()
         self._more = True
+        self.expired: dict[str, Job] = {}
+        """Met so far, at most `EXPIRED_MAX`."""
         self._passed_until = 0
 
-    def take(self, now: int, expired: list[Job]) -> Job | None:
-        """Return the next job, or None if the queue has none. Expired ones on the way go to `expired`."""
-        while self._jobs or self._read():
+    def take(self, now: int) -> Job | None:
+        """Return the next job, or None if the queue has none."""
+        while self._jobs or self._read(now):
             job = self._jobs.popleft()
             if job.expires_at is None or job.expires_at > now:
                 return job
-            # From the second read on the index passes expired jobs over, so that any number of them costs little.
-            self._passed_until = now
-            if len(expired) < EXPIRED_MAX:
-                expired.append(job)
+            if len(self.expired) < EXPIRED_MAX:
+                self.expired[job.id] = job
         return None
 
-    def _read(self) -> bool:
+    def _read(self, now: int) -> bool:
         if not self._more:
             return False
         self._transaction.write()  # so that jobs handed out already are not found again
-        limit = min(READ_MAX, self._wanted)
+        limit = min(READ_MAX, self._wanted + EXPIRED_MAX * bool(self.expired))
         bindings = (self._queue, self._passed_until, limit)
         self._jobs.extend(layouts.JOBS.read(self._transaction.connection, queries.NEXT_READY, bindings))
         self._more = len(self._jobs) == limit
+        if self.expired:
+            # That was the second look at expired jobs. The index passes over them from now on, however many there are.
+            self._passed_until = now
         return bool(self._jobs)
 
 
@@ -92,9 +95,11 @@ class _Serving:
         if queue.max_per_second is not None:
             room = min(room, rate.available(queue.window, queue.max_per_second, now))
         taken = 0
-        while taken < room and (job := head.take(now, self.expired)) is not None:
+        while taken < room and (job := head.take(now)) is not None:
             self.jobs.append(self._claim(job))
             taken += 1
+        if room > 0:
+            self.expired += head.expired.values()
         if queue.max_per_second is not None and taken:
             window = rate.spend(queue.window, taken, now)
             self._transaction.queues.put(queue.name, msgspec.structs.replace(queue, window=window))
@@ -119,4 +124,4 @@ def _serve(transaction: Transaction, request: ClaimRequest, heads: dict[str, _He
             queue = transaction.queues.get(name)
             if queue is not None:
                 serving.take_from(queue, heads[name])
-    return Claimed(tuple(serving.jobs), tuple(serving.expired))
+    return Claimed(tuple(serving.jobs), tuple(serving.expired[:EXPIRED_MAX]))

@@ -138,6 +138,8 @@ def _version(record: Workflow | CronEntry | None) -> int:
 def _swap(transaction: Transaction, transition: Transition) -> Change:
     before = _present(transaction, transition.job_id)
     after = apply_transition(before, transition)
+    if after.queue != before.queue:
+        transaction.make_queue(after.queue, transition.at)
     return Change(transaction.swap_job(before, after, transition.events, transition.at), before.state)
 
 

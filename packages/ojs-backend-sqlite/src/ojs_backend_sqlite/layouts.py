@@ -64,7 +64,7 @@ WORKFLOWS = Layout(
     ("id", "wake_at", "record"),
     lambda workflow: (workflow.id, workflow.wake_at, encode(workflow)),
 )
-INSERT_EVENTS = InsertRows("events", ("seq", "at", "type", "queue", "job_type", "record"))
+INSERT_EVENTS = InsertRows("events", ("seq", "at", "type", "subject", "queue", "job_type", "data"))
 ADD_COUNTS = InsertRows(
     "counts", ("queue", "state", "jobs"), "ON CONFLICT (queue, state) DO UPDATE SET jobs = jobs + excluded.jobs"
 )

@@ -6,11 +6,13 @@ from typing import Any
 
 import apsw
 import msgspec
+from msgspec import Raw, Struct
 
 from ojs_backend_sqlite import layouts
 from ojs_backend_sqlite.table import encode_keys, together
 from ojs_core.backend import EventPage, EventQuery, JobPage, JobQuery
 from ojs_core.events import Event
+from ojs_core.ids import event_id
 from ojs_core.job import JobState
 from ojs_core.paging import decode_cursor, decode_event_id, encode_cursor
 
@@ -27,7 +29,23 @@ _FILTERS = {
 _COUNTED = ("queue", "states")
 """Filters by which jobs are counted already."""
 
-_decode_events = msgspec.json.Decoder(list[Event]).decode
+# Data as the text it is: no function of SQLite reads and rewrites it.
+_EVENT = " || ',' || ".join(
+    ("'[' || seq", "at", *(f"json_quote({name})" for name in ("type", "subject", "queue", "job_type")), "data || ']'")
+)
+
+
+class _EventRow(Struct, array_like=True):
+    seq: int
+    at: int
+    type: str
+    subject: str
+    queue: str | None
+    job_type: str | None
+    data: Raw
+
+
+_decode_events = msgspec.json.Decoder(list[_EventRow]).decode
 
 
 def list_jobs(connection: apsw.Connection, query: JobQuery) -> JobPage:
@@ -101,7 +119,19 @@ def list_events(connection: apsw.Connection, query: EventQuery) -> EventPage:
     if query.job_types:
         conditions.append("job_type IN (SELECT value FROM json_each(:job_types))")
         bindings["job_types"] = encode_keys(query.job_types)
-    page = together(f"SELECT record FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit")  # noqa: S608
-    text: bytes | None = connection.execute(page, bindings).get
-    events = [] if text is None else _decode_events(text)
-    return EventPage(tuple(events[: query.limit]), has_more=len(events) > query.limit)
+    page = f"SELECT {_EVENT} AS record FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"  # noqa: S608
+    text: bytes | None = connection.execute(together(page), bindings).get
+    rows = [] if text is None else _decode_events(text)
+    return EventPage(tuple([_event(row) for row in rows[: query.limit]]), has_more=len(rows) > query.limit)
+
+
+def _event(row: _EventRow) -> Event:
+    return Event(
+        id=event_id(row.at, row.seq),
+        type=row.type,
+        at=row.at,
+        subject=row.subject,
+        queue=row.queue,
+        job_type=row.job_type,
+        data=row.data,
+    )

@@ -15,13 +15,10 @@ from ojs_backend_sqlite import layouts, queries
 from ojs_backend_sqlite.table import Row, Table, encode_keys
 from ojs_core.backend import Hold
 from ojs_core.events import Event, EventDraft, job_event
-from ojs_core.ids import event_id
 from ojs_core.job import Job, JobState, replace_fields
 from ojs_core.records import Queue
 
 MINUTE_MS = 60_000
-
-_encode_event = msgspec.json.Encoder().encode
 
 
 class Transaction:
@@ -139,8 +136,9 @@ class Transaction:
     def log(self, event: Event) -> None:
         """Add an event to the end of the log."""
         self._event_seq += 1
-        event = msgspec.structs.replace(event, id=event_id(event.at, self._event_seq))
-        self._events.append((self._event_seq, event.at, event.type, event.queue, event.job_type, _encode_event(event)))
+        self._events.append(
+            (self._event_seq, event.at, event.type, event.subject, event.queue, event.job_type, bytes(event.data))
+        )
 
     def _log_drafts(self, drafts: Iterable[EventDraft], job: Job, at: int, started_at: int | None = None) -> None:
         for draft in drafts:

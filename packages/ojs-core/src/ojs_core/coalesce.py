@@ -48,14 +48,13 @@ class Coalescer(Generic[Asked, Answered]):
     async def _send_group(self, group: list[tuple[Asked, asyncio.Future[Answered]]]) -> None:
         try:
             answers = await self._send([request for request, _ in group])
+            for (_, future), answer in zip(group, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the group
             for _, future in group:
                 if not future.done():
                     future.set_exception(error)
-            return
-        for (_, future), answer in zip(group, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
 
     @property
     def idle(self) -> bool:

@@ -181,7 +181,7 @@ class _Rule(NamedTuple):
 
     def first_after(self, wall: datetime) -> datetime:
         """Return the first match after `wall`. Raise `CroniterBadDateError`, as croniter does, if none is near."""
-        # croniter keeps its position in itself, and schedules are shared.
+        # croniter keeps its position in itself, and threads share schedules.
         cron = copy(self.cron)
         year_max = wall.year + _SEARCH_YEARS
         while wall.year <= year_max:
@@ -350,7 +350,7 @@ def _day_rules(day: str, weekday: str) -> list[tuple[str, str, int]]:
     """
     month_rules, week_rules = _month_day_rules(day.split(",")), _weekday_rules(weekday.split(","))
     rules = [*([] if _is_open(day) else month_rules), *([] if _is_open(weekday) else week_rules)]
-    return list(dict.fromkeys(rules)) or [("*", "*", 0)]
+    return rules or [("*", "*", 0)]
 
 
 def _is_open(text: str) -> bool:

@@ -49,7 +49,7 @@ NAMED_PRIORITIES = {"HIGH": 10, "NORMAL": 0, "LOW": -10}
 SYSTEM_MANAGED = frozenset(
     "state attempt max_attempts created_at enqueued_at started_at completed_at cancelled_at discarded_at activated_at "
     "error errors result worker_id retry_delay_ms next_attempt_at next_retry_at parent_results workflow_id "
-    "workflow_step lease_id".split()
+    "workflow_step lease_id lease_expires_at".split()
 )
 """A client's values for these are ignored, never stored and never echoed (C-ENV-22)."""
 

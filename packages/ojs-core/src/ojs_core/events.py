@@ -113,6 +113,8 @@ def job_event(draft: EventDraft, job: Job, at: int, started_at: int | None = Non
     start = job.started_at if started_at is None else started_at
     if start is not None and draft.type in ("job.completed", "job.failed"):
         data["duration_ms"] = max(0, at - start)
+    if job.lease_expires_at is not None and draft.type == "job.heartbeat":
+        data["visible_until"] = format_ms(job.lease_expires_at)
     if job.workflow_id is not None:
         data["workflow_id"] = job.workflow_id
     trace_id = _trace_id(job.meta)
@@ -127,6 +129,8 @@ def job_event(draft: EventDraft, job: Job, at: int, started_at: int | None = Non
 def other_event(event_type: str, at: int, subject: str, *, queue: str | None = None, **data: Any) -> Event:  # noqa: ANN401
     """Make an event about a queue, worker, workflow or cron entry."""
     job_type = data.get("job_type")
+    if queue is not None:
+        data["queue"] = queue
     return Event(
         type=event_type,
         at=at,

@@ -8,11 +8,19 @@ One record per job is the truth; every index of a store can be rebuilt from it. 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
 from ojs_core.retry import DEFAULT_RETRY_POLICY, RetryPolicy
+
+if TYPE_CHECKING:
+    MaybeRaw: TypeAlias = Raw | None
+else:
+    # msgspec does not decode a union with Raw (its issue 659). Absent and None it takes care of by the default.
+    MaybeRaw = Raw
+"""JSON text, or None. Only for a field with the default None, in a struct that omits defaults."""
 
 ERRORS_KEPT = 20
 """Newest entries of `Job.errors` that are kept; the spec asks for at least 10 (C-RTY-12)."""
@@ -44,7 +52,7 @@ class JobError(Struct, frozen=True, omit_defaults=True):
     attempt: int
     occurred_at: int
     retryable: bool | None = None
-    details: Raw | None = None
+    details: MaybeRaw = None
     backtrace: tuple[str, ...] | None = None
 
 
@@ -95,7 +103,7 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
     next_retry_at: int | None = None
     error: JobError | None = None
     errors: tuple[JobError, ...] = ()
-    result: Raw | None = None
+    result: MaybeRaw = None
     dead: bool = False
     """Kept in the dead letter list (C-DLQ-01)."""
 
@@ -105,13 +113,13 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Position among the workflow's members; callbacks come after the last one."""
     advanced: bool = False
     """The workflow has taken note of this terminal job."""
-    parent_results: Raw | None = None
+    parent_results: MaybeRaw = None
 
     schema: str | None = None
     tags: tuple[str, ...] | None = None
-    as_sent: Raw | None = None
+    as_sent: MaybeRaw = None
     """Object of the client's own spelling of `scheduled_at`, `expires_at`, `retry` and `unique`, echoed verbatim."""
-    extra: Raw | None = None
+    extra: MaybeRaw = None
     """Object of the unknown top-level attributes, echoed verbatim (C-ENV-21)."""
 
     @property

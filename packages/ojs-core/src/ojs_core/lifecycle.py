@@ -108,7 +108,7 @@ def check_guard(transition: Transition, job: Job) -> None:
     if job.state not in transition.expected:
         expected = sorted(transition.expected)
         raise StateConflictError(
-            f"Cannot {transition.event} job {job.id}: it is {job.state}, not {' or '.join(expected)}.",
+            f"Cannot {transition.event} job {job.id}: it is {job.state}.",
             job_id=job.id,
             current_state=job.state,
             expected_state=expected[0] if len(expected) == 1 else expected,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Annotated
 
 import msgspec
 
@@ -13,7 +14,9 @@ from ojs_core.events import Event
 from ojs_core.ids import event_seq
 from ojs_core.job import Job
 
-_decode_key = msgspec.json.Decoder(tuple[int, str]).decode
+# A number a store cannot hold was never in a cursor of ours.
+_Instant = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
+_decode_key = msgspec.json.Decoder(tuple[_Instant, str]).decode
 
 
 def encode_cursor(key: tuple[int, str]) -> str:

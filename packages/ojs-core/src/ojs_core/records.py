@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
-from ojs_core.job import JobError
+from ojs_core.job import JobError, MaybeRaw
 from ojs_core.rate import RateWindow
 
 
@@ -62,7 +62,7 @@ class Worker(Struct, frozen=True, omit_defaults=True, kw_only=True):
     queues: tuple[str, ...] | None = None
     concurrency: int | None = None
     active_jobs: int | None = None
-    labels: Raw | None = None
+    labels: MaybeRaw = None
 
 
 OverlapPolicy = Literal["skip", "allow", "cancel_previous", "enqueue"]
@@ -91,13 +91,6 @@ class CronEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_job_id: str | None = None
     waiting_job_ids: tuple[str, ...] = ()
 
-
-if TYPE_CHECKING:
-    MaybeRaw: TypeAlias = Raw | None
-else:
-    # msgspec does not decode a union with Raw (its issue 659). Absent and None it takes care of by the default.
-    MaybeRaw = Raw
-"""JSON text, or None. Only for a field with the default None, in a struct that omits defaults."""
 
 WorkflowKind = Literal["chain", "group", "batch", "dag"]
 WorkflowState = Literal["running", "completed", "failed", "cancelled"]

@@ -1,9 +1,10 @@
 """The endpoints, by what they are about. A handler reads the call, asks the service, and shows the answer."""
 
 from ojs_api.handlers import admin, crons, dead_letter, events, jobs, queues, system, workers, workflows
+from ojs_api.handlers.description import describe
 from ojs_api.http import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (
+_DESCRIBED: tuple[Endpoint, ...] = (
     *jobs.endpoints.all,
     *workers.endpoints.all,
     *queues.endpoints.all,
@@ -14,3 +15,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *admin.endpoints.all,
     *system.endpoints.all,
 )
+
+ENDPOINTS: tuple[Endpoint, ...] = (*_DESCRIBED, *describe(_DESCRIBED))

@@ -18,7 +18,7 @@ from ojs_api.shapes.jobs import (
     RevivedAnswer,
 )
 from ojs_api.shapes.lists import DeadLetters, Events, PausedQueue, Queues, QueueStats, ResumedQueue
-from ojs_api.shapes.system import Alive, Error, Health, Manifest, Ready
+from ojs_api.shapes.system import Alive, Content, Error, Health, Manifest, Ready
 from ojs_api.shapes.workers import (
     AckAnswer,
     AckOneRequest,
@@ -54,6 +54,7 @@ __all__ = [
     "BatchWorkflowRequest",
     "ChainRequest",
     "ChangedAnswer",
+    "Content",
     "CronAnswer",
     "CronBody",
     "CronSwitch",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct
 
 from ojs_api.shapes.values import Count, Maybe, Object
+
+
+class Content(Struct, frozen=True):
+    """In the table of endpoints: an answer of this type, in a media type of its own."""
+
+    media_type: str
+    kind: Any
 
 
 class Implementation(Struct, kw_only=True):

@@ -75,7 +75,8 @@ CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,
     type TEXT NOT NULL,
+    subject TEXT NOT NULL,
     queue TEXT,
     job_type TEXT,
-    record BLOB NOT NULL
+    data BLOB NOT NULL
 ) STRICT;

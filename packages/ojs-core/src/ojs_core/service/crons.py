@@ -7,6 +7,7 @@ that even a store that needs two steps cannot make two jobs of one occurrence.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,8 @@ from ojs_core.records import CronEntry, OverlapPolicy
 from ojs_core.service.context import Context
 from ojs_core.service.jobs import ROUNDS_MAX
 from ojs_core.timestamps import format_ms
+
+log = logging.getLogger("ojs.cron")
 
 NAME_MAX = 255
 CRON_NAME = re.compile(r"[a-z0-9][a-z0-9\-.]*")
@@ -237,45 +240,40 @@ class CronService:
         firing = _Firing(entry, now)
         waiting = list(entry.waiting_job_ids)
         known = [job_id for job_id in (entry.last_job_id, *waiting) if job_id is not None]
-        jobs = {job.id: job for job in await self._context.backend.get_jobs(known) if job is not None}
-        previous = jobs.get(entry.last_job_id or "")
-        busy = previous is not None and not previous.ended
-        while waiting and not busy:
-            job_id = waiting.pop(0)
-            staged = jobs.get(job_id)
-            if staged is not None and not staged.ended:
+        jobs = {job.id: job for job in await self._context.backend.get_jobs(known) if job is not None and not job.ended}
+        running = jobs.get(entry.last_job_id or "")
+        while waiting and running is None:
+            running = jobs.get(waiting.pop(0))
+            if running is not None:
+                firing.last_job_id = running.id
                 # Someone may have released it by hand; then it is simply the one that runs now.
-                if staged.state is JobState.PENDING:
-                    firing.transitions.append(plan_activate(job_id, now))
-                firing.last_job_id = job_id
-                busy = True
+                if running.state is JobState.PENDING:
+                    firing.transitions.append(plan_activate(running.id, now))
         firing.waiting = waiting
         if entry.enabled and entry.next_run_at is not None and entry.next_run_at <= now:
-            self._fire(firing, previous if busy and previous is not None and not previous.ended else None, busy=busy)
+            self._fire(firing, entry.next_run_at, running)
         return firing
 
-    def _fire(self, firing: _Firing, previous: Job | None, *, busy: bool) -> None:
+    def _fire(self, firing: _Firing, scheduled_for: int, running: Job | None) -> None:
+        """Fire an occurrence as the overlap policy says; `running` is the instance that has not ended."""
         entry, now = firing.entry, firing.now
-        scheduled_for = entry.next_run_at
-        assert scheduled_for is not None  # noqa: S101 - the caller checked
         firing.advance()
-        if busy and entry.overlap_policy == "skip":
-            firing.skip("overlap_skip", existing_job_id=entry.last_job_id)
+        policy = entry.overlap_policy if running is not None else "allow"
+        if running is not None and policy == "skip":
+            firing.skip("overlap_skip", existing_job_id=running.id)
             return
         job = self._job_of(entry, scheduled_for, now)
         if isinstance(job, OJSError):
             firing.skip("invalid_template", message=job.message)
             return
-        if busy and entry.overlap_policy == "cancel_previous" and previous is not None:
-            firing.transitions.append(
-                plan_cancel(previous.id, now, self._context.retention, version=previous.version)
-            )
-        if busy and entry.overlap_policy == "enqueue":
-            staged = replace_fields(
-                job.job, state=JobState.PENDING, enqueued_at=None, wake_at=job.job.expires_at
-            )
+        if running is not None and policy == "cancel_previous":
+            firing.transitions.append(plan_cancel(running.id, now, self._context.retention, version=running.version))
+        if policy == "enqueue":
+            staged = replace_fields(job.job, state=JobState.PENDING, enqueued_at=None, wake_at=job.job.expires_at)
             job = msgspec.structs.replace(job, job=staged, events=())
             firing.waiting = [*firing.waiting, staged.id]
+            if len(firing.waiting) > STAGED_MANY:
+                log.warning("Cron entry '%s' has %d staged instances.", entry.name, len(firing.waiting))
         else:
             firing.last_job_id = job.job.id
         firing.insert(job, scheduled_for)

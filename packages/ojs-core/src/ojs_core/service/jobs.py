@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -31,6 +32,8 @@ from ojs_core.service.context import Context
 from ojs_core.service.failure import Failure
 from ojs_core.timestamps import format_ms
 
+log = logging.getLogger("ojs.jobs")
+
 COUNT_MAX = 1000
 """Jobs one fetch hands out, at most (C-OPS-12)."""
 WAIT_MAX_MS = 30_000
@@ -58,9 +61,9 @@ class Pushed(Struct, frozen=True):
 
 
 class JobService:
-    """Jobs. `ended` is told each member of a workflow that ended through this service."""
+    """Jobs. `ended` is told each member of a workflow that ended here, and returns what kept the workflow from going on."""
 
-    def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[None]]) -> None:
+    def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]]) -> None:
         self._context = context
         self._ended = ended
         self._giving_back: set[asyncio.Future[None]] = set()
@@ -303,7 +306,9 @@ class JobService:
     async def _note_ended(self, changed: Sequence[Change]) -> None:
         members = [change.job for change in changed if change.job.workflow_id is not None and change.job.ended]
         if members:
-            await self._ended(members)
+            # The job itself has ended, and that is what the caller asked for; the sweeper makes up for the rest.
+            for error in await self._ended(members):
+                log.warning("A workflow could not go on yet: %s", error)
 
 
 class _Batch:

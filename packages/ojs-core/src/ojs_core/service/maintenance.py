@@ -98,13 +98,20 @@ class Maintenance:
         return DUE_PER_LOOK in (len(jobs), len(workflows), len(entries))
 
     async def _handle(self, jobs: list[Job], now: int) -> None:
-        unnoted = [job for job in jobs if job.ended and job.workflow_id is not None and not job.advanced]
-        commits = [self._decide(job, now) for job in jobs if job not in unnoted]
+        unnoted = [job for job in jobs if _is_unnoted(job)]
+        commits = [self._decide(job, now) for job in jobs if not _is_unnoted(job)]
         if commits:
             answers = await self._context.backend.commit(commits)
             changes = [change for answer in answers if isinstance(answer, Committed) for change in answer.changed]
-            unnoted += [change.job for change in changes if change.job.ended and change.job.workflow_id is not None]
-        await self._workflows.note_ended(unnoted)
+            unnoted += [change.job for change in changes if _is_unnoted(change.job)]
+        await self._note(unnoted)
+
+    async def _note(self, jobs: list[Job]) -> None:
+        """Let workflows take note of members that ended; those that cannot are found due again."""
+        for error in await self._workflows.note_ended(jobs):
+            if isinstance(error, BackendUnavailableError):
+                raise error
+            log.error("A workflow could not go on; it is tried again.", exc_info=error)
 
     def _decide(self, job: Job, now: int) -> Commit:
         """Return what the clock does to a due job."""
@@ -132,7 +139,7 @@ class Maintenance:
         seen_before = context.clock.now() - context.settings.worker_timeout_ms
         for worker in await context.backend.list_workers(seen_before=seen_before, limit=100):
             ended = await self._workers.bury(worker, seen_before)
-            await self._workflows.note_ended([job for job in ended if job.workflow_id is not None])
+            await self._note([job for job in ended if _is_unnoted(job)])
         return False
 
     async def prune(self) -> bool:
@@ -150,6 +157,11 @@ class Maintenance:
         if page.jobs:
             await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in page.jobs])
         return len(page.jobs) == DUE_PER_LOOK
+
+
+def _is_unnoted(job: Job) -> bool:
+    """Return whether a job is a member that ended and whose workflow may not know yet."""
+    return job.ended and job.workflow_id is not None and not job.advanced
 
 
 Woken = TypeVar("Woken", Workflow, CronEntry)

@@ -60,14 +60,14 @@ class Service:
         """Return all queues by name; `default` always exists (C-QOP-05)."""
         queues = await self.backend.list_queues()
         if all(queue.name != DEFAULT_QUEUE for queue in queues):
-            queues = sorted([*queues, Queue(name=DEFAULT_QUEUE, created_at=0)], key=lambda queue: queue.name)
+            queues = sorted([*queues, Queue(name=DEFAULT_QUEUE, created_at=self.started_at)], key=lambda queue: queue.name)
         return queues
 
     async def queue_stats(self, name: str) -> QueueStats:
         """Return the numbers of a queue. Raises `NotFoundError` for one never seen."""
         stats = await self.backend.queue_stats(name, self.clock.now())
         if stats is None and name == DEFAULT_QUEUE:
-            return QueueStats(queue=Queue(name=name, created_at=0), states={})
+            return QueueStats(queue=Queue(name=name, created_at=self.started_at), states={})
         if stats is None:
             raise NotFoundError(f"There is no queue '{name}'.", resource_type="queue", resource_id=name)
         return stats

@@ -9,13 +9,13 @@ for one workflow share a commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from ojs_core.backend import Commit, Committed, NewJob, Refused, WorkflowWrite
+from ojs_core.backend import Commit, Committed, Conflict, NewJob, Refused, WorkflowWrite
 from ojs_core.coalesce import Coalescer
 from ojs_core.errors import NotFoundError, StateConflictError
 from ojs_core.events import Event
@@ -24,7 +24,7 @@ from ojs_core.job import WAITING, Job, JobError
 from ojs_core.lifecycle import Transition, plan_cancel, plan_note
 from ojs_core.records import Workflow
 from ojs_core.service.context import Context
-from ojs_core.service.jobs import ROUNDS_MAX, duplicate
+from ojs_core.service.jobs import duplicate
 from ojs_core.workflow import (
     Advance,
     advance,
@@ -73,21 +73,25 @@ class WorkflowService:
 
     async def cancel(self, workflow_id: str) -> dict[str, Any]:
         """Cancel a workflow: what waits is cancelled, what runs may finish without consequence (C-WF-18, Q-23f)."""
-        for _ in range(ROUNDS_MAX):
+        refused: dict[str, JobError] = {}
+        there: set[str] = set()
+        for _ in range(RACES_MAX):
             workflow = await self._load(workflow_id)
             now = self._context.clock.now()
             root = cancel(workflow, now)
             nested = [cancel(child, now) for child in await self._nested(workflow) if child.state == "running"]
-            step = _Step()
+            step = _Step(there)
             for part in (root, *nested):
                 step.write(part.workflow, part.workflow.version, wake_at=now + CANCEL_GRACE_MS)
                 step.events.extend(part.events)
-            await self._move_parents(step, root.workflow, now)
+            await self._move_parents(step, root.workflow, now, refused)
             answer = await self._context.commits.ask(step.commit(now))
             if isinstance(answer, Committed):
                 for part in (root, *nested):
                     await self._cancel_jobs(part.workflow)
                 return await self._view(root.workflow)
+            for conflict in answer.conflicts:
+                step.settle(conflict, now, refused, there)
         raise _keeps_changing(workflow_id)
 
     async def _nested(self, workflow: Workflow) -> list[Workflow]:
@@ -132,9 +136,13 @@ class WorkflowService:
 
     # Progress.
 
-    async def note_ended(self, jobs: Sequence[Job]) -> None:
-        """Let the workflows of jobs that ended take note of it and go on."""
-        await asyncio.gather(*(self._coalescer(job.workflow_id).ask(job) for job in jobs if job.workflow_id))
+    async def note_ended(self, jobs: Sequence[Job]) -> list[BaseException]:
+        """Let the workflows of jobs that ended take note of it and go on; return what kept some from it.
+
+        Their members stay due, so the sweeper tries again.
+        """
+        asked = [self._coalescer(job.workflow_id).ask(job) for job in jobs if job.workflow_id]
+        return [answer for answer in await asyncio.gather(*asked, return_exceptions=True) if answer is not None]
 
     def _coalescer(self, workflow_id: str) -> Coalescer[Job, None]:
         found = self._advancing.get(workflow_id)
@@ -167,29 +175,26 @@ class WorkflowService:
                 moved = advance(workflow, [outcome_of_job(job) for job in members.values()], now, refused)
                 step.take(moved, workflow.version)
                 if moved.finished:
-                    await self._move_parents(step, moved.workflow, now)
+                    await self._move_parents(step, moved.workflow, now, refused)
             answer = await context.commits.ask(step.commit(now))
             if isinstance(answer, Committed):
                 return
             for conflict in answer.conflicts:
                 if conflict.kind == "transition":
                     _look_again(members, step.notes[conflict.index].job_id, conflict.job)
-                elif conflict.kind in ("id", "hold"):
-                    new = step.inserts[conflict.index]
-                    error = refusal(new, conflict, now)
-                    if error is None:
-                        there.add(new.job.id)
-                    else:
-                        refused[new.job.id] = error
+                else:
+                    step.settle(conflict, now, refused, there)
         raise _keeps_changing(workflow_id)
 
-    async def _move_parents(self, step: _Step, workflow: Workflow, now: int) -> None:
+    async def _move_parents(
+        self, step: _Step, workflow: Workflow, now: int, refused: Mapping[str, JobError]
+    ) -> None:
         """Carry the end of a nested workflow outwards, in the same commit."""
         while workflow.parent_id is not None:
             parent = await self._context.backend.get_workflow(workflow.parent_id)
             if parent is None:
                 return
-            moved = advance(parent, [outcome_of_workflow(workflow)], now)
+            moved = advance(parent, [outcome_of_workflow(workflow)], now, refused)
             step.take(moved, parent.version)
             if not moved.finished:
                 return
@@ -247,6 +252,17 @@ class _Step:
             self.write(child, 0)
         self.inserts += [new for new in moved.inserts if new.job.id not in self._there]
         self.events.extend(moved.events)
+
+    def settle(self, conflict: Conflict, now: int, refused: dict[str, JobError], there: set[str]) -> None:
+        """Note why a job could not be inserted, for the next attempt; other conflicts are settled by reading again."""
+        if conflict.kind not in ("id", "hold"):
+            return
+        new = self.inserts[conflict.index]
+        error = refusal(new, conflict, now)
+        if error is None:
+            there.add(new.job.id)
+        else:
+            refused[new.job.id] = error
 
     def commit(self, now: int) -> Commit:
         """Return what is to be written."""

@@ -73,11 +73,13 @@ def unhandled_failure(workflow: Workflow, members: Sequence[Member]) -> tuple[in
     failures = {position: member.error for position, member in enumerate(members) if member.error is not None}
     if failures:
         for position, member in enumerate(members):
-            if member.trigger != "success" and member.state == "completed":
+            if member.trigger == "success":
+                continue
+            if member.error is not None:
+                return position, member.error
+            if member.state == "completed":
                 for handled in waits_for(workflow, member, position):
                     failures.pop(handled, None)
-            elif member.trigger != "success" and member.error is not None:
-                return position, member.error
     return next(iter(failures.items()), None)
 
 

@@ -227,13 +227,11 @@ class Step:
         member = self.members[position]
         if member.state != "waiting":
             return
-        match _decide(member.trigger, missing=missing, broken=broken):
-            case "start":
-                self.ready.append(position)
-            case "cancel":
-                self._end(position, msgspec.structs.replace(member, state="cancelled", completed_at=self.now))
-            case "wait":
-                pass
+        verdict = _decide(member.trigger, missing=missing, broken=broken)
+        if verdict == "start":
+            self.ready.append(position)
+        elif verdict == "cancel":
+            self._end(position, msgspec.structs.replace(member, state="cancelled", completed_at=self.now))
 
     def _close(self) -> Advance:
         still_open = self._open_members + self._open_callbacks

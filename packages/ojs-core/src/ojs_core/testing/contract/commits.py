@@ -166,9 +166,7 @@ class CommitContract(BackendFixtures):
         assert (await event_types(backend))[-1] == "worker.stopped"
 
     @pytest.mark.parametrize("conflict", CONFLICTS)
-    async def test_nothing_of_a_refused_commit_is_visible(
-        self, backend: Backend, bench: _Bench, conflict: str
-    ) -> None:
+    async def test_nothing_of_a_refused_commit_is_visible(self, backend: Backend, bench: _Bench, conflict: str) -> None:
         """One conflict anywhere, and no job, index, counter, limit, workflow, cron entry or event is different."""
         kind, index, parts = bench.bad(conflict)
         flows = [bench.workflow.id, *(write.workflow_id for write in parts["workflows"])]

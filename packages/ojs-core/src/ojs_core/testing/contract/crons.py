@@ -47,7 +47,7 @@ class CronContract(BackendFixtures):
             await accept(backend, cron=CronWrite(name, make_cron(name), 0))
         assert [entry.name for entry in await backend.list_crons()] == ["10", "9", "a", "a-b", "a.b", "ab", "b"]
 
-    async def test_each_write_is_a_new_version(self, backend: Backend) -> None:
+    async def test_each_write_of_an_entry_is_a_new_version(self, backend: Backend) -> None:
         """One more than expected, whatever the entry itself says."""
         for expected in range(4):
             await accept(backend, cron=CronWrite("c", make_cron("c", run_count=expected, version=77), expected))
@@ -64,7 +64,7 @@ class CronContract(BackendFixtures):
         assert await snapshot(backend) == before
 
     @pytest.mark.parametrize("expected", [0, 1, 3])
-    async def test_a_stale_write_is_refused(self, backend: Backend, expected: int) -> None:
+    async def test_a_stale_write_of_an_entry_is_refused(self, backend: Backend, expected: int) -> None:
         """For a change as for a deletion."""
         for version in (0, 1):
             await accept(backend, cron=CronWrite("c", make_cron("c"), version))

@@ -182,9 +182,7 @@ class InsertContract(BackendFixtures):
         shared = make_id()
         news = [make_new() if n % 3 else make_new(id=shared) for n in range(60)]
         answers = await backend.commit([Commit(inserts=(new,)) for new in news])
-        assert [type(answer) for answer in answers] == [
-            Refused if n % 3 == 0 and n else Committed for n in range(60)
-        ]
+        assert [type(answer) for answer in answers] == [Refused if n % 3 == 0 and n else Committed for n in range(60)]
         good = [new.job.id for new, answer in zip(news, answers, strict=True) if isinstance(answer, Committed)]
         assert await claim_ids(backend) == good
 

@@ -99,11 +99,14 @@ class ListContract(BackendFixtures):
         job = await job_in(backend, JobState.ACTIVE, worker_id="w")
         error = make_error("Timeout")
         await apply(
-            backend, make_transition(LifecycleEvent.LAPSE, job.id, error=error, changes={"worker_id": None, "queue": "n"})
+            backend,
+            make_transition(LifecycleEvent.LAPSE, job.id, error=error, changes={"worker_id": None, "queue": "n"}),
         )
         assert await listed(backend, worker_id="w") == []
         assert await listed(backend, queue="default") == []
-        assert await listed(backend, queue="n", error_type="Timeout", states=frozenset({JobState.AVAILABLE})) == [job.id]
+        assert await listed(backend, queue="n", error_type="Timeout", states=frozenset({JobState.AVAILABLE})) == [
+            job.id
+        ]
         await claim(backend, "n", worker_id="v")
         assert await listed(backend, worker_id="v", queue="n") == [job.id]
 
@@ -171,7 +174,9 @@ class ListContract(BackendFixtures):
         page = await backend.list_jobs(JobQuery(queue="b", limit=3, cursor=page.next_cursor))
         assert ([job.id for job in page.jobs], page.total) == ([jobs[1].id], 4)
 
-    @pytest.mark.parametrize("cursor", ["nonsense", "", "{}", "é", "WzFd", "\x00", "bnVsbA", "WzEwMDAwMDAwMDAwMDAwMDAwMDAwLCJ4Il0"])
+    @pytest.mark.parametrize(
+        "cursor", ["nonsense", "", "{}", "é", "WzFd", "\x00", "bnVsbA", "WzEwMDAwMDAwMDAwMDAwMDAwMDAwLCJ4Il0"]
+    )
     async def test_a_foreign_cursor_is_refused(self, backend: Backend, cursor: str) -> None:
         """A text this server never gave out is the client's mistake (C-PAG-01)."""
         await insert_one(backend)

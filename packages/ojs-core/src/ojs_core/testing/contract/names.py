@@ -6,11 +6,11 @@ import pytest
 
 from ojs_core.backend import Backend, CronWrite
 from ojs_core.job import JobState
+from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.requirements import BackendFixtures
 from ojs_core.testing.contract.steps import accept, claim_ids, counts, events, insert_one, job_in, listed, read, refuse
 from ojs_core.testing.factories import make_beat, make_cron, make_event, make_transition, make_unique
-from ojs_core.lifecycle import LifecycleEvent
 
 LONG = "q" * 128
 QUEUES = (
@@ -45,7 +45,7 @@ QUEUES = (
 )
 """Legal queue names that a careless key, subject or table name takes for one another (C-ENV-08)."""
 
-CRONS = tuple(name + name[-1] * (255 - len(name)) if len(name) > 100 else name for name in QUEUES)
+CRONS = tuple("x" * (255 - len(name)) + name if len(name) > 100 else name for name in QUEUES)
 WORKERS = (
     "worker-1",
     "worker_1",
@@ -149,8 +149,8 @@ class NameContract(BackendFixtures):
             await refuse(backend, transitions=(make_transition(LifecycleEvent.ACK, job.id, worker_id=stranger),))
             assert (await backend.beat(make_beat(stranger, job.id))).extended == ()
         [renewed] = (await backend.beat(make_beat(name, job.id))).extended
-        guard = {"worker_id": name, "version": renewed.version}
-        await accept(backend, transitions=(make_transition(LifecycleEvent.ACK, job.id, **guard),))
+        ack = make_transition(LifecycleEvent.ACK, job.id, worker_id=name, version=renewed.version)
+        await accept(backend, transitions=(ack,))
 
     async def test_job_types_do_not_meet(self, backend: Backend) -> None:
         """A type is found by itself alone, in the listing and in the log."""

@@ -7,7 +7,18 @@ from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import HOUR, MINUTE, NOW
 from ojs_core.testing.contract.requirements import BackendFixtures
-from ojs_core.testing.contract.steps import accept, apply, claim, counts, data_of, events, insert, insert_one, read, snapshot
+from ojs_core.testing.contract.steps import (
+    accept,
+    apply,
+    claim,
+    counts,
+    data_of,
+    events,
+    insert,
+    insert_one,
+    read,
+    snapshot,
+)
 from ojs_core.testing.factories import make_error, make_new, make_transition
 
 _E = LifecycleEvent

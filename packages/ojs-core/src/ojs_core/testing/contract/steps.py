@@ -128,7 +128,12 @@ async def job_in(
     later = at + (HOUR if state is JobState.RETRYABLE else DAY)
     stamped = {stamp: later if state is JobState.RETRYABLE else at}
     transition = make_transition(
-        event, job.id, at=at, changes={**RELEASED, **stamped, **(changes or {})}, wake_at=later, member_wake_at=at + 1000
+        event,
+        job.id,
+        at=at,
+        changes={**RELEASED, **stamped, **(changes or {})},
+        wake_at=later,
+        member_wake_at=at + 1000,
     )
     return (await apply(backend, transition)).job
 

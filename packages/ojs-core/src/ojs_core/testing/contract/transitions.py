@@ -67,7 +67,8 @@ class TransitionContract(BackendFixtures):
         error = make_error() if event is LifecycleEvent.RETRY else None
         to = TRANSITIONS[event][1]
         change = await apply(
-            backend, make_transition(event, job.id, changes=CHANGES, error=error, wake_at=NOW + HOUR, version=job.version)
+            backend,
+            make_transition(event, job.id, changes=CHANGES, error=error, wake_at=NOW + HOUR, version=job.version),
         )
         expected = replace_fields(job, **CHANGES, state=to, version=job.version + 1, wake_at=NOW + HOUR)
         if error is not None:
@@ -219,7 +220,7 @@ class TransitionContract(BackendFixtures):
         """`wake_at` is the transition's, not the expiry the job had; for a member of a workflow `member_wake_at`."""
         job = await job_in(backend, JobState.ACTIVE, expires_at=NOW + 1)
         member = await job_in(backend, JobState.ACTIVE, expires_at=NOW + 1, workflow_id=make_id(), workflow_step=0)
-        wakes = {"wake_at": NOW + DAY, "member_wake_at": NOW + MINUTE}
+        wakes: dict[str, Any] = {"wake_at": NOW + DAY, "member_wake_at": NOW + MINUTE}
         assert (await apply(backend, make_transition(event, job.id, **wakes))).job.wake_at == NOW + DAY
         assert (await apply(backend, make_transition(event, member.id, **wakes))).job.wake_at == NOW + MINUTE
         assert [due.id for due in await backend.due_jobs(NOW + DAY, 10)] == [member.id, job.id]

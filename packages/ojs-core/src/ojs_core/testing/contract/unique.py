@@ -9,7 +9,18 @@ from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.requirements import BackendFixtures
-from ojs_core.testing.contract.steps import accept, apply, commit, counts, insert, insert_one, job_in, listed, read, refuse
+from ojs_core.testing.contract.steps import (
+    accept,
+    apply,
+    commit,
+    counts,
+    insert,
+    insert_one,
+    job_in,
+    listed,
+    read,
+    refuse,
+)
 from ojs_core.testing.factories import make_new, make_transition, make_unique
 
 MARK = "0123456789abcdef" * 4
@@ -62,7 +73,9 @@ class UniqueContract(BackendFixtures):
         for position in range(5):
             mark = f"{position:064x}"
             for n in range(5):
-                await insert_one(backend, fingerprint=mark, created_at=NOW + (10 if n == position else n), queue=f"q{n}")
+                await insert_one(
+                    backend, fingerprint=mark, created_at=NOW + (10 if n == position else n), queue=f"q{n}"
+                )
             [conflict] = await refuse(backend, inserts=(make_unique(mark, since=NOW + 9),))
             assert conflict.job is not None
             assert conflict.job.queue == f"q{position}"

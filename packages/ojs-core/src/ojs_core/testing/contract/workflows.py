@@ -52,7 +52,7 @@ class WorkflowContract(BackendFixtures):
         """None, whatever the text."""
         assert await backend.get_workflow(text) is None
 
-    async def test_each_write_is_a_new_version(self, backend: Backend) -> None:
+    async def test_each_write_of_a_workflow_is_a_new_version(self, backend: Backend) -> None:
         """One more than expected, whatever the record itself says."""
         flow = make_workflow(version=77)
         for expected in range(4):
@@ -63,7 +63,7 @@ class WorkflowContract(BackendFixtures):
             assert (stored.version, stored.job_count) == (expected + 1, expected)
 
     @pytest.mark.parametrize("expected", [0, 1, 3])
-    async def test_a_stale_write_is_refused(self, backend: Backend, expected: int) -> None:
+    async def test_a_stale_write_of_a_workflow_is_refused(self, backend: Backend, expected: int) -> None:
         """For a change as for a deletion: a cancellation that came first wins (C-WF-18)."""
         flow = make_workflow()
         for version in (0, 1):
@@ -109,9 +109,7 @@ class WorkflowContract(BackendFixtures):
             Commit(
                 workflows=(WorkflowWrite(flow.id, msgspec.structs.replace(flow, job_count=n), 1),),
                 inserts=(make_new(workflow_id=flow.id, workflow_step=1, parent_results=raw([n])),),
-                transitions=(
-                    make_note(job, member_wake_at=NOW + DAY),
-                ),
+                transitions=(make_note(job, member_wake_at=NOW + DAY),),
                 events=(make_event("workflow.step_completed", subject=flow.id),),
             )
             for n in range(5)

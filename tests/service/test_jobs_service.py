@@ -1,0 +1,366 @@
+"""Jobs from push to their end, through the service."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from ojs_core.backend import Commit
+from ojs_core.envelope import parse_revival
+from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
+from ojs_core.job import JobState
+from ojs_core.lifecycle import plan_cancel
+from ojs_core.service import FetchRequest
+from ojs_core.service.failure import Failure
+
+UNIQUE = {"keys": ["type"]}
+
+
+async def test_push_then_fetch_then_ack(server: Any) -> None:
+    job = await server.push(args=[1.0])
+    (fetched,) = await server.fetch(worker_id="w")
+    assert (fetched.id, fetched.attempt, fetched.worker_id) == (job.id, 1, "w")
+    done = await server.jobs.ack(job.id, result=msgspec.Raw(b"7"), worker_id="w")
+    assert (done.state, bytes(done.result)) == ("completed", b"7")
+
+
+async def test_a_push_a_fetch_and_an_ack_cost_one_call_each(server: Any) -> None:
+    job = await server.push()
+    await server.fetch()
+    await server.jobs.ack(job.id)
+    assert server.backend.calls["commit"] == 2
+    assert server.backend.calls["claim"] == 1
+    assert server.backend.calls["get_jobs"] == 0
+
+
+async def test_a_failure_is_decided_from_the_remembered_claim(server: Any, failure: Failure) -> None:
+    job = await server.push()
+    await server.fetch()
+    failed = await server.jobs.fail(job.id, failure)
+    assert (failed.state, failed.retry_delay_ms) == ("retryable", 1000)
+    assert server.backend.calls["get_jobs"] == 0
+
+
+async def test_a_failure_reported_to_another_server_is_read_first(server: Any, failure: Failure) -> None:
+    job = await server.push()
+    await server.fetch()
+    server.service.context.remembered.clear()
+    assert (await server.jobs.fail(job.id, failure)).state == "retryable"
+    assert server.backend.calls["get_jobs"] == 1
+
+
+async def test_a_stale_memory_costs_a_second_try(server: Any, failure: Failure) -> None:
+    job = await server.push()
+    (claimed,) = await server.fetch(worker_id="w")
+    # Another server renews the lease: the version moves on.
+    await server.backend.commit([Commit()])
+    server.service.context.remembered[job.id] = msgspec.structs.replace(claimed, version=claimed.version - 1)
+    assert (await server.jobs.fail(job.id, failure, worker_id="w")).state == "retryable"
+
+
+async def test_group_commit_answers_each_caller(server: Any) -> None:
+    jobs = await asyncio.gather(*(server.push() for _ in range(50)))
+    assert len({job.id for job in jobs}) == 50
+    assert server.backend.calls["commit"] == 1
+
+
+async def test_duplicate_ids_are_refused_whatever_the_state(server: Any) -> None:  # C-ENV-04
+    job = await server.push()
+    await server.jobs.cancel(job.id)
+    with pytest.raises(DuplicateJobError) as caught:
+        await server.push(id=job.id)
+    assert caught.value.details["existing_job_id"] == job.id
+    assert await server.state(job) == "cancelled"
+
+
+@pytest.mark.parametrize("policy", ["reject", "ignore", "replace"])
+async def test_unique_policies(server: Any, policy: str) -> None:  # C-UNQ-07..09
+    first = await server.push(unique=UNIQUE)
+    request = server.request(unique={**UNIQUE, "on_conflict": policy})
+    if policy == "reject":
+        with pytest.raises(DuplicateJobError):
+            await server.jobs.push(request)
+        return
+    pushed = await server.jobs.push(request)
+    assert pushed.deduplicated == (policy == "ignore")
+    assert (pushed.job.id == first.id) == (policy == "ignore")
+    assert await server.state(first) == ("available" if policy == "ignore" else "cancelled")
+
+
+async def test_replace_except_schedule_keeps_the_schedule(server: Any) -> None:  # C-UNQ-10
+    first = await server.push(unique=UNIQUE, scheduled_at="+PT1H")
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    pushed = await server.jobs.push(server.request(args=[2], unique=unique))
+    assert (pushed.job.state, pushed.job.scheduled_at) == ("scheduled", first.scheduled_at)
+    assert await server.state(first) == "cancelled"
+    await server.tick(3_600_000)
+    assert await server.state(pushed.job) == "available"
+
+
+async def test_replace_takes_over_from_every_job_in_the_way(server: Any) -> None:
+    only_active = {**UNIQUE, "states": ["active"]}
+    first = await server.push(unique=only_active)
+    second = await server.push(unique=only_active)
+    pushed = await server.jobs.push(server.request(unique={**UNIQUE, "on_conflict": "replace"}))
+    states = [await server.state(job) for job in (first, second, pushed.job)]
+    assert states == ["cancelled", "cancelled", "available"]
+
+
+async def test_replace_gives_up_when_the_other_job_changes_for_ever(server: Any) -> None:
+    await server.push(unique=UNIQUE)
+    claim = server.backend.claim
+
+    async def meddling_commit(commits: Any) -> Any:
+        answers = []
+        for commit in commits:
+            if commit.transitions:
+                (job,) = (await server.backend.list_jobs(_query())).jobs
+                lapse = plan_cancel(job.id, server.clock.now(), server.service.context.retention)
+                touched = msgspec.structs.replace(lapse, to=job.state, changes={}, wake_at=None, events=())
+                await server.backend.commit([Commit(transitions=(touched,))])
+            answers += await server.backend.commit([commit])
+        return answers
+
+    assert claim is not None
+    server.service.context.commits._send = meddling_commit
+    with pytest.raises(StateConflictError, match="keep changing"):
+        await server.jobs.push(server.request(unique={**UNIQUE, "on_conflict": "replace"}))
+
+
+def _query() -> Any:
+    from ojs_core.backend import JobQuery
+
+    return JobQuery(states=frozenset({JobState.AVAILABLE}))
+
+
+async def test_a_batch_is_all_or_nothing(server: Any) -> None:  # C-BLK-01, C-BLK-03
+    job = await server.push()
+    with pytest.raises(DuplicateJobError) as caught:
+        await server.jobs.push_batch([server.request(), server.request(id=job.id)])
+    assert caught.value.details["index"] == 1
+    assert caught.value.message.startswith("jobs[1]: ")
+    assert len(await server.fetch(count=10)) == 1
+
+
+async def test_a_batch_with_an_id_twice_is_refused(server: Any) -> None:
+    request = server.request(id="019461a8-1a2b-7c3d-8e4f-5a6b7c8d9e0f")
+    with pytest.raises(DuplicateJobError) as caught:
+        await server.jobs.push_batch([request, request])
+    assert caught.value.details["index"] == 1
+
+
+async def test_a_batch_that_cannot_be_fingerprinted_names_the_element(server: Any) -> None:
+    bad = server.request(args=[{"a": 1}], unique={"keys": ["type", "args"], "args_keys": ["b"]})
+    with pytest.raises(InvalidRequestError) as caught:
+        await server.jobs.push_batch([server.request(), bad])
+    assert caught.value.details["index"] == 1
+
+
+@pytest.mark.parametrize("policy", ["reject", "ignore", "replace"])
+async def test_unique_jobs_within_a_batch(server: Any, policy: str) -> None:
+    requests = [server.request(args=[n], unique={**UNIQUE, "on_conflict": policy}) for n in range(2)]
+    if policy == "reject":
+        with pytest.raises(DuplicateJobError):
+            await server.jobs.push_batch(requests)
+        return
+    first, second = await server.jobs.push_batch(requests)
+    if policy == "ignore":
+        assert (second.job.id, second.deduplicated) == (first.job.id, True)
+    else:
+        assert (first.job.state, second.job.state) == ("cancelled", "available")
+    assert len(await server.fetch(count=10)) == 1
+
+
+async def test_a_batch_answers_existing_jobs_in_place(server: Any) -> None:  # C-BLK-04
+    job = await server.push("other.job", unique=UNIQUE)
+    ignoring = server.request("other.job", unique={**UNIQUE, "on_conflict": "ignore"})
+    first, second = await server.jobs.push_batch([server.request(), ignoring])
+    assert (first.deduplicated, second.deduplicated, second.job.id) == (False, True, job.id)
+
+
+async def test_unknown_jobs_are_not_found(server: Any, failure: Failure) -> None:
+    for call in (
+        server.jobs.info("nope"),
+        server.jobs.ack("nope"),
+        server.jobs.fail("nope", failure),
+        server.jobs.requeue("nope"),
+        server.jobs.cancel("nope"),
+        server.jobs.activate("nope"),
+        server.jobs.dead_letter("nope"),
+    ):
+        with pytest.raises(NotFoundError):
+            await call
+
+
+async def test_a_job_that_vanishes_under_a_failure_is_not_found(server: Any, failure: Failure) -> None:
+    await server.push()
+    (claimed,) = await server.fetch()
+    await server.backend.reset()
+    with pytest.raises(NotFoundError):
+        await server.jobs.fail(claimed.id, failure)
+
+
+async def test_only_the_holder_ends_a_job(server: Any, failure: Failure) -> None:  # C-OPS-21
+    job = await server.push()
+    (claimed,) = await server.fetch(worker_id="a")
+    for call in (
+        server.jobs.ack(job.id, worker_id="b"),
+        server.jobs.fail(job.id, failure, worker_id="b"),
+        server.jobs.requeue(job.id, worker_id="b"),
+        server.jobs.ack(job.id, lease_id="99"),
+        server.jobs.ack(job.id, lease_id="not a lease"),
+    ):
+        with pytest.raises(StateConflictError):
+            await call
+    assert (await server.jobs.ack(job.id, worker_id="a", lease_id=claimed.lease_id)).state == "completed"
+
+
+async def test_a_lapsed_lease_cannot_end_a_job_claimed_again_by_the_same_worker(server: Any) -> None:
+    job = await server.push()
+    (first,) = await server.fetch(worker_id="w", lease_ms=1000)
+    await server.tick(1000)
+    (second,) = await server.fetch(worker_id="w")
+    with pytest.raises(StateConflictError):
+        await server.jobs.ack(job.id, worker_id="w", lease_id=first.lease_id)
+    assert (await server.jobs.ack(job.id, worker_id="w", lease_id=second.lease_id)).attempt == 2
+
+
+async def test_requeue_does_not_count_as_a_failure(server: Any, failure: Failure) -> None:  # C-OPS-34
+    job = await server.push(retry={"max_attempts": 1})
+    for _ in range(3):
+        await server.fetch()
+        assert (await server.jobs.requeue(job.id)).state == "available"
+    await server.fetch()
+    assert (await server.jobs.fail(job.id, failure)).state == "discarded"
+
+
+async def test_expired_jobs_are_discarded_by_the_fetch_that_meets_them(server: Any) -> None:  # C-SCH-03
+    job = await server.push(expires_at="+PT1S")
+    server.clock.advance(1000)
+    assert await server.fetch() == ()
+    seen = await server.jobs.info(job.id)
+    assert (seen.state, seen.completed_at) == ("discarded", None)
+
+
+async def test_cancel_and_activate(server: Any) -> None:
+    job = await server.push(options={"pending": True})
+    assert await server.fetch() == ()
+    assert (await server.jobs.activate(job.id)).previous == "pending"
+    with pytest.raises(StateConflictError):
+        await server.jobs.activate(job.id)
+    await server.fetch()
+    assert (await server.jobs.cancel(job.id)).previous == "active"
+    with pytest.raises(StateConflictError):
+        await server.jobs.ack(job.id)
+    with pytest.raises(StateConflictError):
+        await server.jobs.cancel(job.id)
+
+
+async def dead(server: Any, failure: Failure, **fields: Any) -> Any:
+    job = await server.push(retry={"max_attempts": 1, "on_exhaustion": "dead_letter"}, **fields)
+    await server.fetch(job.queue)
+    return await server.jobs.fail(job.id, failure)
+
+
+async def test_dead_letters(server: Any, failure: Failure) -> None:  # C-DLQ-01..07
+    job = await dead(server, failure)
+    assert (await server.jobs.dead_letter(job.id)).state == "discarded"
+    revived = (await server.jobs.revive(job.id)).job
+    assert (revived.state, revived.attempt, revived.error, len(revived.errors)) == ("available", 0, None, 1)
+    with pytest.raises(NotFoundError):
+        await server.jobs.revive(job.id)
+    await server.fetch()
+    await server.jobs.fail(job.id, failure)
+    await server.jobs.delete_dead_letter(job.id)
+    with pytest.raises(NotFoundError):
+        await server.jobs.info(job.id)
+
+
+async def test_a_revival_may_change_the_job(server: Any, failure: Failure) -> None:  # C-EP-18
+    job = await dead(server, failure)
+    override = {"queue": "other", "args": [1.50], "meta": {"a": 1}, "retry": {"max_attempts": 9}}
+    raw = msgspec.json.decode(msgspec.json.encode(override), type=dict[str, msgspec.Raw])
+    revived = (await server.jobs.revive(job.id, parse_revival(override, raw))).job
+    assert (revived.queue, bytes(revived.args), bytes(revived.meta)) == ("other", b"[1.5]", b'{"a":1}')
+    assert revived.retry.max_attempts == 9
+    assert b'"retry":{"max_attempts":9}' in bytes(revived.as_sent)
+    assert [found.id for found in await server.fetch("other")] == [job.id]
+
+
+async def test_a_long_poll_wakes_when_a_job_arrives(server: Any) -> None:
+    waiting = asyncio.ensure_future(server.fetch(wait_ms=30_000))
+    while not server.service.context.doorbell._waiters:
+        await asyncio.sleep(0)
+    job = await server.push()
+    assert [found.id for found in await asyncio.wait_for(waiting, 5)] == [job.id]
+
+
+async def test_a_long_poll_ends_empty(server: Any) -> None:
+    assert await server.fetch(wait_ms=1) == ()
+
+
+async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
+    waiting = asyncio.ensure_future(server.fetch(wait_ms=30_000))
+    while not server.service.context.doorbell._waiters:
+        await asyncio.sleep(0)
+    server.service.stop_waiting()
+    assert await asyncio.wait_for(waiting, 5) == ()
+
+
+async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any) -> None:
+    job = await server.push()
+    started, go_on = asyncio.Event(), asyncio.Event()
+    claim = server.service.context.claims._send
+
+    async def slow_claim(requests: Any) -> Any:
+        answer = await claim(requests)
+        started.set()
+        await go_on.wait()
+        return answer
+
+    server.service.context.claims._send = slow_claim
+    waiting = asyncio.ensure_future(server.jobs.fetch(FetchRequest(queues=("default",), wait_ms=1000)))
+    await started.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await server.state(job) == "active"
+    go_on.set()
+    while await server.state(job) != "available":
+        await asyncio.sleep(0)
+
+
+async def test_the_memory_of_claims_is_bounded(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ojs_core.service.context.REMEMBERED_MAX", 3)
+    for _ in range(5):
+        await server.push()
+    await server.fetch(count=5)
+    assert len(server.service.context.remembered) == 3
+
+
+@pytest.mark.parametrize("operation", ["fail", "revive", "delete"])
+async def test_decisions_that_lose_every_race_end(server: Any, failure: Failure, operation: str) -> None:
+    job = await dead(server, failure) if operation != "fail" else await server.push()
+    if operation == "fail":
+        await server.fetch()
+    commit = server.service.context.commits._send
+
+    async def racing(commits: Any) -> Any:
+        (record,) = await server.backend.get_jobs([job.id])
+        touch = plan_cancel(job.id, 0, server.service.context.retention)
+        same = frozenset({record.state})
+        touch = msgspec.structs.replace(touch, expected=same, to=record.state, changes={}, events=(), wake_at=None)
+        await commit([Commit(transitions=(touch,))])
+        return await commit(commits)
+
+    server.service.context.commits._send = racing
+    calls = {
+        "fail": lambda: server.jobs.fail(job.id, failure),
+        "revive": lambda: server.jobs.revive(job.id),
+        "delete": lambda: server.jobs.delete_dead_letter(job.id),
+    }
+    with pytest.raises(StateConflictError, match="keeps changing"):
+        await calls[operation]()

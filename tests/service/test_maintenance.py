@@ -1,0 +1,218 @@
+"""What the clock does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+
+from ojs_core.backend import BeatRequest, Commit, CronWrite, JobQuery
+from ojs_core.errors import BackendUnavailableError, NotFoundError
+from ojs_core.records import CronEntry, Worker
+from ojs_core.service import HeartbeatRequest, maintenance
+from ojs_core.testing.clock import DAY, FakeClock
+
+from .conftest import Server
+
+
+async def test_promotes_scheduled_and_retryable_jobs(server: Any, failure: Any) -> None:  # T04, T14
+    scheduled = await server.push(scheduled_at="+PT5S")
+    retryable = await server.push("other.job", queue="r")
+    await server.fetch("r")
+    await server.jobs.fail(retryable.id, failure)
+    await server.tick(999)
+    assert await server.state(retryable) == "retryable"
+    await server.tick(1)
+    assert await server.state(retryable) == "available"
+    await server.tick(4000)
+    assert await server.state(scheduled) == "available"
+
+
+@pytest.mark.parametrize("options", [{}, {"pending": True}, {"scheduled_at": "+PT1H"}])
+async def test_expires_what_was_not_started(server: Any, options: dict[str, Any]) -> None:  # T16, C-SCH-04
+    job = await server.push(expires_at="+PT2S", options=options)
+    await server.tick(2000)
+    assert await server.state(job) == "discarded"
+    assert "job.expired" in await server.event_types()
+
+
+async def test_does_not_expire_an_active_job(server: Any) -> None:  # C-SCH-06
+    job = await server.push(expires_at="+PT2S")
+    await server.fetch()
+    await server.tick(60_000)
+    assert await server.state(job) == "active"
+
+
+async def test_a_lapsed_lease_makes_the_job_available_at_once(server: Any) -> None:  # T12, C-VIS-02, -03
+    job = await server.push()
+    await server.fetch(lease_ms=3000, worker_id="w")
+    await server.tick(3000)
+    seen = await server.jobs.info(job.id)
+    assert (seen.state, seen.attempt, seen.started_at, seen.worker_id) == ("available", 1, None, None)
+    assert [error.type for error in seen.errors] == ["visibility_timeout"]
+
+
+async def test_poison_pills_die(server: Any) -> None:  # T13
+    job = await server.push(retry={"max_attempts": 2, "on_exhaustion": "dead_letter"})
+    for _ in range(2):
+        await server.fetch(lease_ms=1000)
+        await server.tick(1000)
+    seen = await server.jobs.info(job.id)
+    assert (seen.state, seen.dead, len(seen.errors)) == ("discarded", True, 2)
+
+
+async def test_an_execution_that_takes_too_long_has_failed(server: Any) -> None:  # T11, C-VIS-06, -07
+    job = await server.push(timeout=2)
+    await server.fetch(worker_id="w")
+    beat = HeartbeatRequest(worker=Worker(id="w", first_seen_at=0, last_seen_at=0), job_ids=(job.id,))
+    server.clock.advance(1000)
+    await server.workers.beat(beat)
+    await server.tick(1000)
+    seen = await server.jobs.info(job.id)
+    assert (seen.state, seen.error.type) == ("retryable", "timeout")
+    details = msgspec.json.decode(seen.error.details)
+    assert details == {"timeout_kind": "execution", "limit_seconds": 2.0, "elapsed_seconds": 2.0}
+
+
+async def test_removes_finished_jobs_when_their_retention_ends(server: Any) -> None:
+    job = await server.push()
+    await server.fetch()
+    await server.jobs.ack(job.id)
+    await server.tick(DAY - 1)
+    assert await server.state(job) == "completed"
+    await server.tick(1)
+    with pytest.raises(NotFoundError):
+        await server.jobs.info(job.id)
+
+
+async def test_a_look_is_bounded_and_says_that_there_is_more(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "DUE_PER_LOOK", 3)
+    for _ in range(5):
+        await server.push(scheduled_at="+PT1S")
+    server.clock.advance(1000)
+    assert await server.service.maintenance.look() is True
+    assert await server.service.maintenance.look() is False
+    assert len(await server.fetch(count=9)) == 5
+
+
+def worker(worker_id: str) -> Worker:
+    return Worker(id=worker_id, first_seen_at=0, last_seen_at=0)
+
+
+async def test_a_dead_worker_loses_its_jobs(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # C-WRK-08
+    monkeypatch.setattr("ojs_core.service.workers.LAPSED_PER_STEP", 2)
+    jobs = [await server.push() for _ in range(3)]
+    last = await server.push("other.job", retry={"max_attempts": 1})
+    await server.fetch(worker_id="w", count=9)
+    await server.workers.beat(HeartbeatRequest(worker=worker("w")))
+    server.clock.advance(30_001)
+    await server.service.maintenance.bury_dead_workers()
+    assert [await server.state(job) for job in jobs] == ["available"] * 3
+    assert await server.state(last) == "discarded"
+    assert (await server.jobs.info(jobs[0].id)).error.type == "worker_death"
+    assert await server.workers.list_workers() == []
+    assert (await server.event_data("worker.stopped"))[0]["reason"] == "heartbeat_timeout"
+
+
+async def test_a_worker_that_only_fetches_keeps_its_jobs(server: Any) -> None:  # C-WRK-09
+    job = await server.push()
+    await server.fetch(worker_id="w")
+    server.clock.advance(60_000)
+    await server.service.maintenance.bury_dead_workers()
+    assert await server.state(job) == "active"
+    assert await server.workers.list_workers() == []
+
+
+async def test_a_worker_that_beats_lives(server: Any) -> None:
+    await server.workers.beat(HeartbeatRequest(worker=worker("w")))
+    server.clock.advance(29_999)
+    await server.service.maintenance.bury_dead_workers()
+    assert len(await server.workers.list_workers()) == 1
+
+
+async def test_prunes_events_and_dead_letters(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "DUE_PER_LOOK", 2)
+    server = Server(dead_letter_max=1, events_max=4)
+    for _ in range(4):
+        job = await server.push(retry={"max_attempts": 1, "on_exhaustion": "dead_letter"})
+        await server.fetch()
+        await server.jobs.fail(job.id, failure)
+        server.clock.advance(1)
+    while await server.service.maintenance.prune():
+        pass
+    left = (await server.jobs.list_jobs(JobQuery(dead=True))).jobs
+    assert [found.id for found in left] == [job.id]
+    assert len(await server.event_types()) == 4
+
+
+async def test_one_record_that_cannot_be_woken_does_not_keep_the_others_asleep(
+    server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = CronEntry(
+        name="broken", expression="no cron", timezone="UTC", job=msgspec.Raw(b'{"type":"a","args":[]}'),
+        created_at=0, wake_at=0, next_run_at=0,
+    )  # fmt: skip
+    await server.backend.commit([Commit(cron=CronWrite("broken", broken, 0))])
+    job = await server.push(scheduled_at="+PT1S")
+    with caplog.at_level(logging.ERROR):
+        await server.tick(1000)
+    assert await server.state(job) == "available"
+    assert "failed; it is tried again" in caplog.text
+
+
+async def test_the_loops_do_their_work_and_stop() -> None:
+    server = Server()
+    await server.service.start()
+    job = await server.push(scheduled_at="+PT1S")
+    server.clock.advance(1000)
+    async with asyncio.timeout(5):
+        while await server.state(job) != "available":
+            await asyncio.sleep(0.005)
+    await server.service.stop()
+    assert server.service.maintenance._tasks == []
+
+
+async def test_the_loops_survive_an_outage_and_a_bug(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(maintenance, "FAILED_PAUSE_S", 0)
+    server = Server()
+    troubles: list[Exception] = [BackendUnavailableError("away"), RuntimeError("bug")]
+    look = server.service.maintenance.look
+    done = asyncio.Event()
+
+    async def troubled() -> bool:
+        if troubles:
+            raise troubles.pop(0)
+        done.set()
+        return await look()
+
+    monkeypatch.setattr(server.service.maintenance, "look", troubled)
+    await server.service.start()
+    await asyncio.wait_for(done.wait(), 5)
+    await server.service.stop()
+    assert "waits for the store: away" in caplog.text
+    assert "Background work failed" in caplog.text
+
+
+async def test_an_outage_ends_a_look(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = CronEntry(
+        name="due", expression="@hourly", timezone="UTC", job=msgspec.Raw(b'{"type":"a","args":[]}'),
+        created_at=0, wake_at=0, next_run_at=0,
+    )  # fmt: skip
+    await server.backend.commit([Commit(cron=CronWrite("due", entry, 0))])
+
+    async def away(_: Any) -> Any:
+        raise BackendUnavailableError("away")
+
+    monkeypatch.setattr(server.service.context.commits, "_send", away)
+    with pytest.raises(BackendUnavailableError):
+        await server.service.maintenance.look()
+
+
+async def test_beats_are_noted_by_the_store(server: Any) -> None:
+    beaten = await server.backend.beat(BeatRequest(worker=worker("w"), job_ids=(), now=FakeClock().now()))
+    assert beaten.worker.beats == 1
