@@ -121,7 +121,7 @@ def conformance(session: nox.Session, backend: str, workers: int) -> None:
     cases, *arguments = session.posargs or [os.environ.get("OJS_CONFORMANCE_CASES", "")]
     if not cases or cases.startswith("-"):
         session.error("Say where the official cases are: nox -s conformance -- FOLDER, or OJS_CONFORMANCE_CASES=FOLDER")
-    install_all(session, "tests")
+    install_all(session)
     variables = {"OJS_BACKEND": backend, "OJS_WORKERS": str(workers), "OJS_CONFORMANCE_CASES": None}
     run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *arguments, env=variables)
 

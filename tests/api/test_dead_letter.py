@@ -17,13 +17,15 @@ async def types(api, query: str = "") -> list[str]:
 
 async def test_a_dead_letter_keeps_everything(api, check) -> None:
     """C-DLQ-02, L1-DLQ-001."""
-    dead = await api.dead("a.b", args=None or [1, 2.0], meta={"m": 1}, queue="q") if False else await api.dead("a.b")
-    body = check(await api.send("GET", PATH), 200, shapes.DeadLetters)
+    dead = await api.dead("a.b", meta={"m": 1.0}, mine=[1])
+    body = check(await api.send("GET", PATH), 200, shapes.DeadLetters, extra=True)
     assert body["jobs"] == [dead]
     assert (dead["state"], len(dead["errors"])) == ("discarded", 1)
     assert dead["discarded_at"] == dead["completed_at"]
     assert body["pagination"] == {"total": 1, "has_more": False, "limit": 50, "offset": 0, "count": 1}
-    assert check(await api.send("GET", f"{PATH}/{dead['id']}"), 200, shapes.JobAnswer) == {"job": dead}
+    one = check(await api.send("GET", f"{PATH}/{dead['id']}"), 200, shapes.JobAnswer, extra=True)
+    assert one == {"job": dead}
+    assert dead["mine"] == [1]
     assert await api.job(dead["id"]) == dead
 
 

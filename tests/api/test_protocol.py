@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from ojs_api.protocol import LINGER_S, PIPELINED_MAX, REFUSALS_MAX, SLICE_BYTES, Limits, guarded
+from ojs_api.protocol import LINGER_S, PIPELINED_MAX, REFUSALS_MAX, SLICE_BYTES, Limits, _sweepers, guarded
 
 KEEP_ALIVE_S = 75
 PATIENCE_S = 20
@@ -133,6 +133,7 @@ class Site:
         for connection in tuple(self.state.connections):
             connection.transport.abort()
         await until(lambda: not self.state.connections and not self.state.tasks)
+        assert not _sweepers[self.state]._connections  # noqa: SLF001 - what is kept here is kept for ever
 
     async def connect(self):
         client = Client(*await asyncio.open_connection(*self._server.sockets[0].getsockname()))

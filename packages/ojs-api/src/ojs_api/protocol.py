@@ -454,12 +454,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _answer(self, error: OJSError) -> None:
         if not self.transport.is_closing():
             self.transport.write(encode_refusal(error, self.server_state.default_headers))
-        self._linger()
+            self._linger()
 
     def _linger(self) -> None:
         """Say that there is nothing more to come, and wait a little for the client to hang up."""
-        if self.transport.is_closing():
-            return
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()

@@ -255,6 +255,9 @@ class _Server(uvicorn.Server):
             self._told = True
             if self.started:
                 self.should_exit = True
+                # uvicorn does this a moment later; the answers that the callbacks bring about shall say it already.
+                for connection in tuple(self.server_state.connections):
+                    connection.shutdown()
                 _announce_shutdown()
             else:
                 self._cancel()
@@ -353,6 +356,11 @@ def _work(config: ServeConfig, sockets: list[socket.socket], ready: Connection) 
     )
 
 
+def restart_pause_s(failures: int) -> float:
+    """Return how long to wait before a worker is started again that has died young this many times in a row."""
+    return min(RESTART_FIRST_S * 2 ** (failures - 1), RESTART_MAX_S) if failures else 0.0
+
+
 class _Worker:
     """A place for a worker process: whoever has it is replaced when it dies, after a pause if it died young."""
 
@@ -392,7 +400,7 @@ class _Worker:
             self._ready.close()
             healthy = self.is_ready and now - self._started_at >= HEALTHY_S
             self.failures = 0 if healthy else self.failures + 1
-            pause = min(RESTART_FIRST_S * 2 ** (self.failures - 1), RESTART_MAX_S) if self.failures else 0.0
+            pause = restart_pause_s(self.failures)
             self.restart_at = now + pause
             log.error(
                 "Worker %d died with exit code %d; the next one starts in %.1f s.",

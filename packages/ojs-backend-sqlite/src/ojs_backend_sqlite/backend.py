@@ -271,10 +271,10 @@ def _prune_events(transaction: Transaction, before: int, keep: int, limit: int) 
     first, last = span
     if first is None or last is None:
         return 0
-    oldest_kept: int | None = connection.execute(queries.OLDEST_KEPT, (limit, before)).get
-    newest_old = first + limit - 1 if oldest_kept is None else oldest_kept - 1
-    last_gone = min(first + limit - 1, max(newest_old, last - keep))
-    if last_gone < first:
-        return 0
-    connection.execute(queries.DELETE_EVENTS, (last_gone,))
-    return min(last_gone, last) - first + 1
+    end = min(first + limit, last + 1)
+    oldest_kept: int | None = connection.execute(queries.OLDEST_KEPT, (first, end, before)).get
+    last_old = end - 1 if oldest_kept is None else oldest_kept - 1
+    last_gone = min(end - 1, max(last_old, last - keep))
+    if last_gone >= first:
+        connection.execute(queries.DELETE_EVENTS, (last_gone,))
+    return max(0, last_gone - first + 1)

@@ -99,7 +99,7 @@ class _Serving:
             self.jobs.append(self._claim(job))
             taken += 1
         if room > 0:
-            self.expired += head.expired.values()
+            self.expired += [job for job in head.expired.values() if (job.expires_at or 0) <= now]
         if queue.max_per_second is not None and taken:
             window = rate.spend(queue.window, taken, now)
             self._transaction.queues.put(queue.name, msgspec.structs.replace(queue, window=window))

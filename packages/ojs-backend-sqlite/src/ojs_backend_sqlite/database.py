@@ -46,7 +46,10 @@ def prepare(config: SQLiteConfig) -> apsw.Connection:
     """
     if not config.in_memory:
         _create_file(config.path)
-    connection = connect(config)
+    try:
+        connection = connect(config)
+    except apsw.NotADBError as error:
+        raise SettingsError(f"OJS_SQLITE_PATH={config.path} is not a SQLite database.") from error
     try:
         _refuse_foreign(connection, config.path)
         if not config.in_memory:
@@ -82,14 +85,11 @@ def _create_file(path: str) -> None:
 
 def _refuse_foreign(connection: apsw.Connection, path: str) -> None:
     """Raise `SettingsError`, with nothing changed, unless the file is empty or ours and not from a newer server."""
-    try:
-        connection.execute("BEGIN")
-        application: int = connection.pragma("application_id")
-        version: int = connection.pragma("user_version")
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").get
-        connection.execute("COMMIT")
-    except apsw.NotADBError as error:
-        raise SettingsError(f"OJS_SQLITE_PATH={path} is not a SQLite database.") from error
+    connection.execute("BEGIN")
+    application: int = connection.pragma("application_id")
+    version: int = connection.pragma("user_version")
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    connection.execute("COMMIT")
     if application == APPLICATION_ID:
         if version > len(migrations.STEPS):
             raise SettingsError(

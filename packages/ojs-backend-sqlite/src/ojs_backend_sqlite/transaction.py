@@ -19,6 +19,7 @@ from ojs_core.job import Job, JobState, replace_fields
 from ojs_core.records import Queue
 
 MINUTE_MS = 60_000
+_EVER = -(2**63)
 
 
 class Transaction:
@@ -113,7 +114,8 @@ class Transaction:
         if fingerprint in self._unwritten_fingerprints:
             self.write()
         states = encode_keys(sorted(hold.states))
-        return layouts.JOBS.read(self.connection, queries.FIND_HOLDERS, (fingerprint, states, hold.since, limit))
+        since = _EVER if hold.since is None else hold.since
+        return layouts.JOBS.read(self.connection, queries.FIND_HOLDERS, (fingerprint, states, since, limit))
 
     # Queues.
 

@@ -1,8 +1,8 @@
 """Group commit: requests that arrive together go to the store together.
 
 The first caller starts a flush, those who come while it is under way ride along in the next one. Each gets its own
-answer, and none is answered before the store has what it asked for. One flush of a kind is under way at a time, so a busy
-server makes large groups and an idle one answers at once.
+answer, and none is answered before the store has what it asked for. One flush of a kind is under way at a time, so a
+busy server makes large groups and an idle one answers at once.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ TIMEOUT_MAX_MS = 10 * 365 * 24 * 3600 * 1000
 
 JOB_TYPE = re.compile(r"[a-z][a-z0-9_\-]*(\.[a-z][a-z0-9_\-]*)*")
 QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9\-.]*")
-SPECVERSION = re.compile(r"1(\.0(\.\d+)?(-[0-9A-Za-z.\-]+)?)?")
+SPECVERSION = re.compile(r"1(\.0(\.[0-9]+)?(-[0-9A-Za-z.\-]+)?)?")
 
 NAMED_PRIORITIES = {"HIGH": 10, "NORMAL": 0, "LOW": -10}
 
@@ -143,6 +143,8 @@ def json_kind(value: object) -> str:
 def invalid(field: str, expected: str, received: object) -> InvalidRequestError:
     """Make the error for one bad field (C-ERR-06)."""
     shown = received if isinstance(received, str | int | float | bool) else json_kind(received)
+    if isinstance(shown, int) and shown.bit_length() > 64:  # noqa: PLR2004 - an answer must not grow with what was sent
+        shown = json_kind(shown)
     if isinstance(shown, str) and len(shown) > 100:  # noqa: PLR2004 - enough to recognise it
         shown = shown[:100] + "…"
     return InvalidRequestError(f"'{field}' must be {expected}.", field=field, expected=expected, received=shown)
@@ -321,7 +323,8 @@ def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) ->
             path, value = found
             optional[target] = check(value, path)
             if keep is not None:
-                sent[keep] = fields.text(path)
+                relative = isinstance(value, str) and value.startswith("+")
+                sent[keep] = Raw(_encode(format_ms(optional[target]))) if relative else fields.text(path)
 
     def instant(value: object, field: str) -> int:
         return _check_instant(value, field, now)
@@ -340,9 +343,6 @@ def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) ->
     take("schema", ("schema",), lambda value, _: _check_schema(value))
     take("retry", ("retry", "retry_policy"), lambda value, _: parse_retry_policy(value), "retry")
     take("unique", ("unique",), lambda value, _: parse_unique_policy(value), "unique")
-    for name in ("scheduled_at", "expires_at"):
-        if name in sent and bytes(sent[name]).startswith(b'"+'):
-            sent[name] = Raw(_encode(format_ms(optional[name])))
     if optional.get("pending") and optional.get("scheduled_at", now) > now:
         raise InvalidRequestError(
             "'pending' and a future schedule exclude each other.", field="options.pending", expected="one of the two"

@@ -102,7 +102,9 @@ _ms = _whole(1, 10 * 365 * DAY_MS)
 _retention = _whole(0, 100 * 365 * DAY_MS)
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("OJS_BACKEND", "backend", str, "The store: the name of an installed backend. `ojs-server backends` lists them."),
+    Setting(
+        "OJS_BACKEND", "backend", str, "The store: the name of an installed backend. `ojs-server backends` lists them."
+    ),
     Setting("OJS_HOST", "host", str, "Address to listen on. Any but a loopback address needs OJS_API_KEY."),
     Setting("OJS_PORT", "port", _whole(0, 65535), "Port to listen on; 0 picks a free one."),
     Setting("OJS_WORKERS", "workers", _whole(1, 64), "Server processes sharing the port and the store."),
@@ -132,7 +134,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "OJS_VISIBILITY_TIMEOUT_MS", "visibility_timeout_ms", _ms, "Lease of a fetched job when neither says otherwise."
     ),
-    Setting("OJS_EXECUTION_TIMEOUT_MS", "execution_timeout_ms", _ms, "Longest execution of a job that names no timeout."),
+    Setting(
+        "OJS_EXECUTION_TIMEOUT_MS", "execution_timeout_ms", _ms, "Longest execution of a job that names no timeout."
+    ),
     Setting(
         "OJS_WORKER_TIMEOUT_MS", "worker_timeout_ms", _ms, "Silence after which a worker that sent heartbeats is dead."
     ),

@@ -47,5 +47,6 @@ async def reset(call: Call) -> Reply:
     """C-EP-28."""
     if not call.service.settings.test_mode:
         raise RouteNotFoundError("The reset exists only with OJS_TEST_MODE=true.")
+    call.optional_json()
     await call.service.reset()
     return Reply({"reset": True})

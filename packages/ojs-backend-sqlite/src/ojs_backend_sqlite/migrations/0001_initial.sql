@@ -30,7 +30,7 @@ CREATE TABLE jobs (
 CREATE INDEX ready ON jobs (queue, priority DESC, seq, expires_at) WHERE state = 'available';
 -- With id, so that a million jobs due at one instant need no sorting.
 CREATE INDEX wake ON jobs (wake_at, seq, id) WHERE wake_at IS NOT NULL;
-CREATE INDEX hold ON jobs (fingerprint, state) WHERE fingerprint IS NOT NULL;
+CREATE INDEX hold ON jobs (fingerprint, state, created_at) WHERE fingerprint IS NOT NULL;
 CREATE INDEX held ON jobs (worker_id) WHERE worker_id IS NOT NULL;
 CREATE INDEX dead ON jobs (discarded_at, id) WHERE dead = 1;
 -- The newest jobs of any set of states, by a merge of the states.

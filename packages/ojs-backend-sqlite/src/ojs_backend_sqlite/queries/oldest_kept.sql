@@ -1,3 +1,3 @@
--- The first of the oldest events that is not old yet (NULL: all are).
--- ?1: most events to look at. ?2: events from this instant on are not old, ms.
-SELECT min(seq) FROM (SELECT seq, at FROM events ORDER BY seq LIMIT ?1) WHERE at >= ?2;
+-- The first event of a stretch of the log that is not old yet (NULL: all are).
+-- ?1 and ?2: its first event, and the one after its last. ?3: events from this instant on are not old, ms.
+SELECT min(seq) FROM events WHERE seq >= ?1 AND seq < ?2 AND at >= ?3;

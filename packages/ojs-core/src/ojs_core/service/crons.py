@@ -1,8 +1,8 @@
 """Cron entries: registration, and firing each occurrence once (OJS cron).
 
-A firing is one commit: the entry moves to its next time under its version and the job is inserted, so that any number of
-servers can look at the same entry and one of them fires it. The job's id follows from the entry and the occurrence, so
-that even a store that needs two steps cannot make two jobs of one occurrence.
+A firing is one commit: the entry moves to its next time under its version and the job is inserted, so that any number
+of servers can look at the same entry and one of them fires it. The job's id follows from the entry and the occurrence,
+so that even a store that needs two steps cannot make two jobs of one occurrence.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from ojs_core.backend import Commit, Committed, Conflict, CronWrite, NewJob, Refused
-from ojs_core.cron import CronError, CronSchedule, next_tick, parse_cron
-from ojs_core.envelope import invalid, merge_objects, new_job, parse_job_request
+from ojs_core.backend import Commit, Committed, Conflict, CronWrite, NewJob
+from ojs_core.cron import CronError, next_tick, parse_cron
+from ojs_core.envelope import STANDARD, invalid, merge_objects, new_job, parse_job_request
 from ojs_core.errors import InvalidRequestError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import Event, other_event
 from ojs_core.ids import uuid7_named
 from ojs_core.job import Job, JobState, replace_fields
-from ojs_core.lifecycle import Transition, plan_activate, plan_cancel
+from ojs_core.lifecycle import Transition, earliest, plan_activate, plan_cancel
 from ojs_core.records import CronEntry, OverlapPolicy
 from ojs_core.service.context import Context
 from ojs_core.service.jobs import ROUNDS_MAX
@@ -92,11 +92,9 @@ def parse_cron_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) 
     description = envelope.get("description")
     if description is not None and not isinstance(description, str):
         raise invalid("description", "a text", description)
-    schedule = parse_schedule(expression, timezone, field)
+    _next_run_at(expression, timezone, now, field)
     job = _template(envelope, raw)
     new_job(parse_job_request(job, now, what="The job template"), now)
-    if enabled:
-        _next_tick(schedule, now, field)
     return CronRequest(
         name=name,
         expression=expression,
@@ -108,20 +106,13 @@ def parse_cron_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) 
     )
 
 
-def parse_schedule(expression: str, timezone: str, field: str = "expression") -> CronSchedule:
-    """Parse an expression. Raises `InvalidRequestError` naming the field."""
+def _next_run_at(expression: str, timezone: str, now: int, field: str = "expression") -> int:
+    """Return when a schedule fires first. Raises `InvalidRequestError` naming the field."""
     try:
-        return parse_cron(expression, timezone)
+        return next_tick(parse_cron(expression, timezone), now).at
     except CronError as error:
-        name = field if error.field == "expression" else error.field
-        raise InvalidRequestError(f"'{name}': {error}", field=name, received=str(expression)[:100]) from None
-
-
-def _next_tick(schedule: CronSchedule, after: int, field: str) -> int:
-    try:
-        return next_tick(schedule, after).at
-    except CronError as error:
-        raise InvalidRequestError(f"'{field}': {error}", field=field) from None
+        name, value = (field, expression) if error.field == "expression" else ("timezone", timezone)
+        raise InvalidRequestError(f"'{name}': {error}", field=name, received=value[:100]) from None
 
 
 def _template(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
@@ -133,8 +124,9 @@ def _template(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
         members = msgspec.json.decode(raw["job_template"], type=dict[str, Raw])
     else:
         raise invalid("job_template", "an object", template)
-    if bytes(members.get("args", Raw(b"null"))) == b"null":
-        members["args"] = Raw(b"[]")
+    # What is null is absent, here as in the entry's view.
+    members = {key: text for key, text in members.items() if key not in STANDARD or bytes(text) != b"null"}
+    members.setdefault("args", Raw(b"[]"))
     members.pop("id", None)
     return Raw(msgspec.json.encode(members))
 
@@ -150,9 +142,6 @@ class CronService:
         for _ in range(ROUNDS_MAX):
             now = self._context.clock.now()
             old = await self._context.backend.get_cron(request.name)
-            next_run_at = None
-            if request.enabled:
-                next_run_at = next_tick(parse_schedule(request.expression, request.timezone), now).at
             entry = CronEntry(
                 name=request.name,
                 expression=request.expression,
@@ -162,14 +151,12 @@ class CronService:
                 overlap_policy=request.overlap_policy,
                 enabled=request.enabled,
                 description=request.description,
-                next_run_at=next_run_at,
-                wake_at=next_run_at,
                 last_run_at=None if old is None else old.last_run_at,
                 run_count=0 if old is None else old.run_count,
                 last_job_id=None if old is None else old.last_job_id,
                 waiting_job_ids=() if old is None else old.waiting_job_ids,
             )
-            written = await self._write(entry, old)
+            written = await self._write(_timed(entry, old, now), old)
             if written is not None:
                 return Registered(written, created=old is None)
         raise _keeps_changing(request.name)
@@ -190,12 +177,8 @@ class CronService:
         """Switch an entry on or off (C-CRN-18)."""
         for _ in range(ROUNDS_MAX):
             old = await self.get(name)
-            next_run_at = None
-            if enabled:
-                now = self._context.clock.now()
-                next_run_at = next_tick(parse_schedule(old.expression, old.timezone), now).at
-            entry = msgspec.structs.replace(old, enabled=enabled, next_run_at=next_run_at, wake_at=next_run_at)
-            written = await self._write(entry, old)
+            entry = msgspec.structs.replace(old, enabled=enabled)
+            written = await self._write(_timed(entry, old, self._context.clock.now()), old)
             if written is not None:
                 return written
         raise _keeps_changing(name)
@@ -221,62 +204,54 @@ class CronService:
 
         Losing the race for it to another server is as good as having done it.
         """
-        settled: list[Transition] = []
+        met = _Met()
         for _ in range(ROUNDS_MAX):
-            now = self._context.clock.now()
-            firing = await self._decide(entry, now)
-            firing.transitions.extend(settled)
+            firing = await self._decide(entry, met)
             answer = await self._context.commits.ask(firing.commit())
-            if isinstance(answer, Committed):
+            if isinstance(answer, Committed) or any(conflict.kind == "cron" for conflict in answer.conflicts):
                 return
-            if any(conflict.kind == "cron" for conflict in answer.conflicts):
-                return
-            found = await self._settle(entry, firing, answer, now)
-            if found is None:
-                return
-            settled = found
+            for conflict in answer.conflicts:
+                self._settle(conflict, firing, met)
 
-    async def _decide(self, entry: CronEntry, now: int) -> _Firing:
-        firing = _Firing(entry, now)
-        waiting = list(entry.waiting_job_ids)
-        known = [job_id for job_id in (entry.last_job_id, *waiting) if job_id is not None]
-        jobs = {job.id: job for job in await self._context.backend.get_jobs(known) if job is not None and not job.ended}
-        running = jobs.get(entry.last_job_id or "")
-        while waiting and running is None:
-            running = jobs.get(waiting.pop(0))
-            if running is not None:
-                firing.last_job_id = running.id
-                # Someone may have released it by hand; then it is simply the one that runs now.
-                if running.state is JobState.PENDING:
-                    firing.transitions.append(plan_activate(running.id, now))
-        firing.waiting = waiting
-        if entry.enabled and entry.next_run_at is not None and entry.next_run_at <= now:
-            self._fire(firing, entry.next_run_at, running)
+    async def _decide(self, entry: CronEntry, met: _Met) -> _Firing:
+        firing = _Firing(entry, self._context.clock.now())
+        known = [job_id for job_id in (entry.last_job_id, *entry.waiting_job_ids) if job_id is not None]
+        jobs = [job for job in await self._context.backend.get_jobs(known) if job is not None and not job.ended]
+        # Someone may have released a staged instance by hand; then it is simply one that runs.
+        running = next((job for job in jobs if job.id == entry.last_job_id or job.state is not JobState.PENDING), None)
+        if running is None and jobs:
+            running = jobs[0]
+            firing.add(plan_activate(running.id, firing.now))
+        if running is not None:
+            firing.last_job_id = running.id
+        firing.waiting = [job.id for job in jobs if job is not running]
+        if entry.next_run_at is not None and entry.next_run_at <= firing.now:
+            self._fire(firing, entry.next_run_at, running, met)
         return firing
 
-    def _fire(self, firing: _Firing, scheduled_for: int, running: Job | None) -> None:
+    def _fire(self, firing: _Firing, scheduled_for: int, running: Job | None, met: _Met) -> None:
         """Fire an occurrence as the overlap policy says; `running` is the instance that has not ended."""
         entry, now = firing.entry, firing.now
-        firing.advance()
+        firing.advance(scheduled_for)
         policy = entry.overlap_policy if running is not None else "allow"
         if running is not None and policy == "skip":
             firing.skip("overlap_skip", existing_job_id=running.id)
             return
-        job = self._job_of(entry, scheduled_for, now)
-        if isinstance(job, OJSError):
-            firing.skip("invalid_template", message=job.message)
+        if met.holder is not None:
+            firing.skip("unique_conflict", existing_job_id=met.holder.id)
             return
+        new = self._job_of(entry, scheduled_for, now)
+        if isinstance(new, OJSError):
+            firing.skip("invalid_template", message=new.message)
+            return
+        for swap in met.replaced.values():
+            firing.add(swap)
         if running is not None and policy == "cancel_previous":
-            firing.transitions.append(plan_cancel(running.id, now, self._context.retention, version=running.version))
+            firing.add(plan_cancel(running.id, now, self._context.retention, version=running.version))
         if policy == "enqueue":
-            staged = replace_fields(job.job, state=JobState.PENDING, enqueued_at=None, wake_at=job.job.expires_at)
-            job = msgspec.structs.replace(job, job=staged, events=())
-            firing.waiting = [*firing.waiting, staged.id]
-            if len(firing.waiting) > STAGED_MANY:
-                log.warning("Cron entry '%s' has %d staged instances.", entry.name, len(firing.waiting))
-        else:
-            firing.last_job_id = job.job.id
-        firing.insert(job, scheduled_for)
+            staged = replace_fields(new.job, state=JobState.PENDING, enqueued_at=None, wake_at=new.job.expires_at)
+            new = msgspec.structs.replace(new, job=staged, events=())
+        firing.insert(new, scheduled_for, met.there)
 
     def _job_of(self, entry: CronEntry, scheduled_for: int, now: int) -> NewJob | OJSError:
         """Make the job of an occurrence (C-CRN-14)."""
@@ -289,32 +264,38 @@ class CronService:
         except OJSError as error:
             return error
 
-    async def _settle(
-        self, entry: CronEntry, firing: _Firing, refused: Refused, now: int
-    ) -> list[Transition] | None:
-        """Return swaps to add to the next attempt, or None when the occurrence is settled."""
-        settled: list[Transition] = []
-        for conflict in refused.conflicts:
-            if conflict.kind == "id":
-                # The job is there: a step that was cut off after the insert. What is left is to move the entry on.
-                await self._context.commits.ask(firing.commit(without_insert=True))
-                return None
-            if conflict.kind == "hold":
-                swap = self._yield_to(entry, conflict, now)
-                if swap is None:
-                    firing.give_up("unique_conflict", existing_job_id=conflict.job.id if conflict.job else None)
-                    await self._context.commits.ask(firing.commit(without_insert=True))
-                    return None
-                settled.append(swap)
-        return settled
-
-    def _yield_to(self, entry: CronEntry, conflict: Conflict, now: int) -> Transition | None:
-        """Return the swap that makes room for a unique job, if its policy says so."""
-        unique = parse_job_request(entry.job, now).unique
+    def _settle(self, conflict: Conflict, firing: _Firing, met: _Met) -> None:
+        """Note what stands in the way, for the next attempt."""
         job = conflict.job
-        if unique is None or job is None or unique.on_conflict in ("reject", "ignore"):
-            return None
-        return plan_cancel(job.id, now, self._context.retention, version=job.version)
+        if conflict.kind == "transition":
+            # It changed since it was looked at; the next round finds out whether it still matters.
+            met.replaced.pop(firing.swapped(conflict.index), None)
+            return
+        assert job is not None  # noqa: S101 - part of the contract of `id` and `hold`
+        if conflict.kind == "id":
+            # A step that was cut off after the insert. What is left is to move the entry on.
+            met.there = job
+        elif job.ended or self._stays(firing.entry, firing.now):
+            met.holder = job
+        else:
+            met.replaced[job.id] = plan_cancel(job.id, firing.now, self._context.retention, version=job.version)
+
+    def _stays(self, entry: CronEntry, now: int) -> bool:
+        """Return whether the template's unique policy leaves the job it conflicts with where it is."""
+        unique = parse_job_request(entry.job, now).unique
+        return unique is None or unique.on_conflict in ("reject", "ignore")
+
+
+class _Met:
+    """What stood in the way of a firing in the attempts so far."""
+
+    def __init__(self) -> None:
+        self.there: Job | None = None
+        """The job of the occurrence, in the store already."""
+        self.holder: Job | None = None
+        """A job that the unique policy of the template leaves alone."""
+        self.replaced: dict[str, Transition] = {}
+        """The end of each job that has to make room for this one."""
 
 
 class _Firing:
@@ -323,80 +304,104 @@ class _Firing:
     def __init__(self, entry: CronEntry, now: int) -> None:
         self.entry = entry
         self.now = now
-        self.transitions: list[Transition] = []
         self.last_job_id = entry.last_job_id
-        self.waiting: Sequence[str] = entry.waiting_job_ids
+        self.waiting: list[str] = []
+        self._transitions: dict[str, Transition] = {}
         self._inserts: tuple[NewJob, ...] = ()
         self._events: list[Event] = []
         self._next_run_at = entry.next_run_at
         self._last_run_at = entry.last_run_at
         self._run_count = entry.run_count
 
-    def advance(self) -> None:
-        """Move to the first occurrence after now: what was missed is made up for once at most (C-CRN-16)."""
+    def advance(self, scheduled_for: int) -> None:
+        """Move to the next occurrence, or past all that were missed: they are made up for once at most (C-CRN-16)."""
         schedule = parse_cron(self.entry.expression, self.entry.timezone)
-        tick = next_tick(schedule, self.now)
+        try:
+            tick = next_tick(schedule, scheduled_for)
+            if tick.at <= self.now:
+                tick = next_tick(schedule, self.now)
+        except CronError:
+            # `30 2 * 3 SUN#2` in a zone that always skips that hour: it will not fire again.
+            self._next_run_at = None
+            return
         self._next_run_at = tick.at
         for wall_time in tick.skipped:
             self.skip("dst_skip", scheduled_time=wall_time)
 
-    def insert(self, job: NewJob, scheduled_for: int) -> None:
-        """Fire: insert the job."""
-        self._inserts = (job,)
+    def add(self, transition: Transition) -> None:
+        """Add a swap, in place of an earlier one of the same job."""
+        self._transitions[transition.job_id] = transition
+
+    def swapped(self, index: int) -> str:
+        """Return the job of the swap at a position of the commit."""
+        return list(self._transitions)[index]
+
+    def insert(self, new: NewJob, scheduled_for: int, there: Job | None) -> None:
+        """Fire: insert the job, unless it is `there` already."""
+        entry = self.entry
+        job = there or new.job
+        self._inserts = () if there is not None else (new,)
+        if entry.overlap_policy == "enqueue" and job.state is JobState.PENDING:
+            self.waiting.append(job.id)
+            if len(self.waiting) > STAGED_MANY:
+                log.warning("Cron entry '%s' has %d staged instances.", entry.name, len(self.waiting))
+        else:
+            self.last_job_id = job.id
         self._last_run_at = self.now
         self._run_count += 1
         self._log(
             "cron.triggered",
-            job_id=job.job.id,
+            job_id=job.id,
             scheduled_at=format_ms(scheduled_for),
             scheduled_time=format_ms(scheduled_for),
             actual_time=format_ms(self.now),
             run_count=self._run_count,
-            timezone=self.entry.timezone,
+            timezone=entry.timezone,
         )
 
     def skip(self, reason: str, **facts: Any) -> None:
         """Log that an occurrence was suppressed (C-CRN-23)."""
         self._log("cron.skipped", reason=reason, **facts)
 
-    def give_up(self, reason: str, **facts: Any) -> None:
-        """Take the firing back: the job cannot be inserted."""
-        self.last_job_id = self.entry.last_job_id
-        self.waiting = self.entry.waiting_job_ids
-        self._last_run_at = self.entry.last_run_at
-        self._run_count = self.entry.run_count
-        self._events = [event for event in self._events if event.type != "cron.triggered"]
-        self.skip(reason, **facts)
-
     def _log(self, event_type: str, **facts: Any) -> None:
         entry = self.entry
         job_type = msgspec.json.decode(entry.job, type=_Typed).type
         data = {"cron_name": entry.name, "cron_expr": entry.expression, "cron_expression": entry.expression}
-        self._events.append(
-            other_event(event_type, self.now, entry.name, job_type=job_type, **data, **facts)
-        )
+        self._events.append(other_event(event_type, self.now, entry.name, job_type=job_type, **data, **facts))
 
-    def commit(self, *, without_insert: bool = False) -> Commit:
+    def commit(self) -> Commit:
         """Return what is to be written."""
-        wake_at = self._next_run_at
-        if self.waiting:
-            look = self.now + STAGED_LOOK_MS
-            wake_at = look if wake_at is None else min(look, wake_at)
         entry = msgspec.structs.replace(
             self.entry,
             next_run_at=self._next_run_at,
-            wake_at=wake_at,
+            wake_at=_wake_at(self._next_run_at, self.waiting, self.now),
             last_run_at=self._last_run_at,
             run_count=self._run_count,
             last_job_id=self.last_job_id,
             waiting_job_ids=tuple(self.waiting),
         )
         return Commit(
-            inserts=() if without_insert else self._inserts,
-            transitions=() if without_insert else tuple(self.transitions),
+            inserts=self._inserts,
+            transitions=tuple(self._transitions.values()),
             cron=CronWrite(entry.name, entry, self.entry.version),
             events=tuple(self._events),
         )
+
+
+def _timed(entry: CronEntry, old: CronEntry | None, now: int) -> CronEntry:
+    """Return an entry with its next times. Registering the same schedule again loses no occurrence that is due."""
+    next_run_at = None
+    if entry.enabled and old is not None and (old.expression, old.timezone) == (entry.expression, entry.timezone):
+        next_run_at = old.next_run_at
+    if entry.enabled and next_run_at is None:
+        next_run_at = _next_run_at(entry.expression, entry.timezone, now)
+    wake_at = _wake_at(next_run_at, entry.waiting_job_ids, now)
+    return msgspec.structs.replace(entry, next_run_at=next_run_at, wake_at=wake_at)
+
+
+def _wake_at(next_run_at: int | None, waiting: Sequence[str], now: int) -> int | None:
+    """Return when to look at an entry next: staged instances are released even if it is switched off."""
+    return earliest(next_run_at, now + STAGED_LOOK_MS if waiting else None)
 
 
 class _Typed(Struct):

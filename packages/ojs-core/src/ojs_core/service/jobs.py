@@ -10,7 +10,18 @@ from contextlib import suppress
 import msgspec
 from msgspec import Raw, Struct
 
-from ojs_core.backend import Change, ClaimRequest, Commit, Committed, Conflict, JobPage, JobQuery, NewJob, Refused, Removal
+from ojs_core.backend import (
+    Change,
+    ClaimRequest,
+    Commit,
+    Committed,
+    Conflict,
+    JobPage,
+    JobQuery,
+    NewJob,
+    Refused,
+    Removal,
+)
 from ojs_core.envelope import JobRequest, Revival, at_index, new_job
 from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import EventDraft
@@ -61,7 +72,7 @@ class Pushed(Struct, frozen=True):
 
 
 class JobService:
-    """Jobs. `ended` is told each member of a workflow that ended here, and returns what kept the workflow from going on."""
+    """Jobs. `ended` is told each member of a workflow that ended here; it returns what kept workflows from going on."""
 
     def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]]) -> None:
         self._context = context

@@ -60,7 +60,9 @@ class Service:
         """Return all queues by name; `default` always exists (C-QOP-05)."""
         queues = await self.backend.list_queues()
         if all(queue.name != DEFAULT_QUEUE for queue in queues):
-            queues = sorted([*queues, Queue(name=DEFAULT_QUEUE, created_at=self.started_at)], key=lambda queue: queue.name)
+            queues = sorted(
+                [*queues, Queue(name=DEFAULT_QUEUE, created_at=self.started_at)], key=lambda queue: queue.name
+            )
         return queues
 
     async def queue_stats(self, name: str) -> QueueStats:

@@ -1,9 +1,10 @@
-"""Workflows: creation, progress, cancellation (OJS workflows). The engine in `ojs_core.workflow` decides; here it is
-joined with the store.
+"""Workflows: creation, progress, cancellation (OJS workflows).
+
+The engine in `ojs_core.workflow` decides; here it is joined with the store.
 
 A member's end and the workflow's next step are two commits. The second says, on the member's record, that it happened;
-until then the record's clock brings the sweeper, which does it again, with the same result. Outcomes that arrive together
-for one workflow share a commit.
+until then the record's clock brings the sweeper, which does it again, with the same result. Outcomes that arrive
+together for one workflow share a commit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from ojs_core.backend import Commit, Committed, Conflict, NewJob, Refused, WorkflowWrite
 from ojs_core.coalesce import Coalescer
@@ -186,9 +187,7 @@ class WorkflowService:
                     step.settle(conflict, now, refused, there)
         raise _keeps_changing(workflow_id)
 
-    async def _move_parents(
-        self, step: _Step, workflow: Workflow, now: int, refused: Mapping[str, JobError]
-    ) -> None:
+    async def _move_parents(self, step: _Step, workflow: Workflow, now: int, refused: Mapping[str, JobError]) -> None:
         """Carry the end of a nested workflow outwards, in the same commit."""
         while workflow.parent_id is not None:
             parent = await self._context.backend.get_workflow(workflow.parent_id)
@@ -201,7 +200,7 @@ class WorkflowService:
             workflow = moved.workflow
 
     async def wake(self, workflow: Workflow) -> None:
-        """Do what is due for a workflow: finish a cancellation that was cut off, or remove one whose retention ended."""
+        """Do what is due: finish a cancellation that was cut off, or remove a workflow whose retention ended."""
         ended_at = workflow.cancelled_at or workflow.completed_at
         if ended_at is None:
             return
@@ -224,9 +223,7 @@ class WorkflowService:
         nested = await self._nested(workflow)
         open_jobs = [job_id for one in (workflow, *nested) for job_id in open_job_ids(one)]
         jobs = await self._context.backend.get_jobs(open_jobs)
-        return render(
-            workflow, {job.id: job for job in jobs if job is not None}, {child.id: child for child in nested}
-        )
+        return render(workflow, {job.id: job for job in jobs if job is not None}, {child.id: child for child in nested})
 
 
 class _Step:
@@ -268,9 +265,9 @@ class _Step:
         """Return what is to be written."""
         writes = []
         for workflow, version, wake_at in self._writes.values():
-            if wake_at is None and workflow.state != "running":
-                wake_at = (workflow.completed_at or now) + RETENTION_MS
-            writes.append(WorkflowWrite(workflow.id, msgspec.structs.replace(workflow, wake_at=wake_at), version))
+            ends_at = None if workflow.state == "running" else (workflow.completed_at or now) + RETENTION_MS
+            record = msgspec.structs.replace(workflow, wake_at=wake_at or ends_at)
+            writes.append(WorkflowWrite(workflow.id, record, version))
         return Commit(
             inserts=tuple(self.inserts), transitions=self.notes, workflows=tuple(writes), events=tuple(self.events)
         )

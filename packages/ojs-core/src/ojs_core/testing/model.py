@@ -52,7 +52,7 @@ ALL = 10_000
 """More of anything than a sequence of commands makes."""
 
 
-def model_test_case(make: Callable[[], Backend], *, examples: int = 60, steps: int = 30) -> type[TestCase]:
+def model_test_case(make: Callable[[], Backend], *, examples: int = 50, steps: int = 25) -> type[TestCase]:
     """Return a test case that compares the backends `make` makes with the reference.
 
     Args:
@@ -84,7 +84,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()
         self._model: Backend = MemoryBackend()
         self._store: Backend = self.make()
         self._situation = Situation()
@@ -104,13 +104,13 @@ class ModelMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Close them."""
         self._both(lambda backend: backend.close())
-        self._loop.close()
+        self._runner.close()
 
     def _both(self, call: Callable[[Backend], Awaitable[Answer]]) -> tuple[Answer, Answer]:
         async def ask() -> tuple[Answer, Answer]:
             return await call(self._model), await call(self._store)
 
-        return self._loop.run_until_complete(ask())
+        return self._runner.get_loop().run_until_complete(ask())
 
     def _agree(self, call: Callable[[Backend], Awaitable[Any]]) -> None:
         expected, answer = self._both(call)
@@ -252,29 +252,43 @@ class ModelMachine(RuleBasedStateMachine):
         now = self._situation.now
         # How fine the last hour is counted is the store's business.
         close = any(now - HOUR - 10 * MINUTE < at < now - HOUR + 10 * MINUTE for at in self._instants)
-        page = await backend.list_jobs(JobQuery(limit=ALL))
-        log = await backend.list_events(EventQuery(after=self._cursors.get(id(backend)), limit=ALL))
+        page, log, due, workers = await asyncio.gather(
+            backend.list_jobs(JobQuery(limit=ALL)),
+            backend.list_events(EventQuery(after=self._cursors.get(id(backend)), limit=ALL)),
+            backend.due_jobs(1 << 60, ALL),
+            backend.list_workers(),
+        )
+        crons, queues, flows, stats, wake_at = await asyncio.gather(
+            backend.list_crons(),
+            backend.list_queues(),
+            asyncio.gather(*(backend.get_workflow(flow_id) for flow_id in FLOWS)),
+            asyncio.gather(*(backend.queue_stats(name, now) for name in QUEUES)),
+            backend.next_wake_at(),
+        )
         ids = [event.id for event in log.events]
         assert len(set(ids)) == len(ids)
         if ids:
             self._cursors[id(backend)] = ids[-1]
-        crons = await backend.list_crons()
-        assert [await backend.get_cron(entry.name) for entry in crons] == crons
-        assert await backend.get_jobs([job.id for job in page.jobs]) == list(page.jobs)
-        stats = [await backend.queue_stats(name, now) for name in QUEUES]
+        read, entries = await asyncio.gather(
+            backend.get_jobs([job.id for job in page.jobs]),
+            asyncio.gather(*(backend.get_cron(entry.name) for entry in crons)),
+        )
+        assert read == list(page.jobs)
+        assert entries == crons
         return _View(
             jobs=page.jobs,
-            due=await backend.due_jobs(1 << 60, ALL),
-            workers=await backend.list_workers(),
+            due=due,
+            workers=workers,
             crons=crons,
-            flows=[await backend.get_workflow(flow_id) for flow_id in FLOWS],
+            flows=flows,
             events=[replace(event, id="") for event in log.events],
             rest=(
                 page.total,
                 log.has_more,
+                wake_at,
                 crons,
-                await backend.next_wake_at(),
-                [replace(queue, window=None) for queue in await backend.list_queues()],
+                flows,
+                [replace(queue, window=None) for queue in queues],
                 [one and (one.states if close else replace(one, queue=None)) for one in stats],
             ),
         )
