@@ -653,7 +653,7 @@ async def test_a_server_that_stops_answers_what_came_before_a_refusal(caplog):
         await site.received(client, GET % b"wait" + b"nonsense\r\n\r\n")
         (await site.connection()).shutdown()
         site.release.set()
-        assert (await client.answer()).headers[b"connection"] == b"close"
+        assert (await client.answer()).status == 200
         await client.end()
     assert not caplog.records
 

@@ -62,7 +62,7 @@ async def shutdown():
     forget()
 
 
-async def raising(*_):
+async def raising(_scope, _receive, _send):
     raise RuntimeError("the store is down")
 
 
@@ -70,7 +70,7 @@ async def failing(_scope, _receive, send):
     await send({"type": "lifespan.startup.failed", "message": "Traceback:\n  a line\nRuntimeError: the store is down"})
 
 
-async def hanging(*_):
+async def hanging(_scope, _receive, _send):
     say("starting")
     await asyncio.Event().wait()
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from ojs_core.backend import EventQuery
-from ojs_core.envelope import parse_job_request
+from ojs_core.backend import Backend, Commit, Committed, EventQuery, JobQuery, Refused
+from ojs_core.envelope import decode_object, parse_job_request
 from ojs_core.job import Job
+from ojs_core.lifecycle import plan_ack, plan_cancel
 from ojs_core.memory import MemoryBackend
+from ojs_core.records import CronEntry
 from ojs_core.service import FetchRequest, Service
+from ojs_core.service.crons import parse_cron_request
 from ojs_core.service.failure import Failure
 from ojs_core.settings import Settings
 from ojs_core.testing.clock import FakeClock
 from ojs_core.testing.counting import CountingBackend
+from ojs_core.testing.wrapper import BackendWrapper
+
+Meddle = Callable[[Backend, Commit], Awaitable[Committed | Refused | None]]
+
+
+class MeddlingBackend(BackendWrapper):
+    """Lets something happen right before each commit, or answers in the store's place."""
+
+    def __init__(self, inner: Backend, meddle: Meddle) -> None:
+        super().__init__(inner)
+        self.meddle = meddle
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        return [(await self.meddle(self.inner, one)) or (await self.inner.commit([one]))[0] for one in commits]
 
 
 class Server:
@@ -49,6 +66,42 @@ class Server:
         self.clock.advance(ms)
         for _ in range(10):
             await self.service.maintenance.look()
+
+    async def register(self, template: dict[str, Any] | None = None, **fields: Any) -> CronEntry:
+        """Register a cron entry, `nightly`; unless told otherwise it fires every minute."""
+        template = {"type": "test.job", **(template or {})}
+        envelope = {"name": "nightly", "expression": "* * * * *", "job_template": template, **fields}
+        request = parse_cron_request(*decode_object(msgspec.json.encode(envelope)), self.clock.now())
+        return (await self.crons.register(request)).entry
+
+    async def made(self) -> list[Job]:
+        """Return the jobs there are, oldest first."""
+        return list(reversed((await self.backend.list_jobs(JobQuery(limit=100))).jobs))
+
+    async def states(self) -> list[str]:
+        return [job.state.value for job in await self.made()]
+
+    def meddle(self, meddle: Meddle) -> None:
+        """Call `meddle`, with the store and the commit, before each commit; what it returns is the answer."""
+        self.backend.inner = MeddlingBackend(self.backend.inner, meddle)
+
+    def ack_of(self, job: Job) -> Commit:
+        """Return the commit of an ACK, to be made behind the services' back."""
+        return Commit(transitions=(plan_ack(job.id, self.clock.now(), self.service.context.retention),))
+
+    def touch_of(self, job: Job) -> Commit:
+        """Return a commit that changes nothing of a job but its version."""
+        plan = plan_cancel(job.id, self.clock.now(), self.service.context.retention)
+        plan = msgspec.structs.replace(
+            plan,
+            to=job.state,
+            expected=frozenset({job.state}),
+            changes={},
+            events=(),
+            wake_at=job.wake_at,
+            member_wake_at=job.wake_at,
+        )
+        return Commit(transitions=(plan,))
 
     async def event_types(self, *types: str) -> list[str]:
         page = await self.service.events(EventQuery(types=types, limit=1000))

@@ -17,8 +17,9 @@ from importlib.metadata import version
 
 from ojs_core.backend import Backend
 from ojs_core.errors import BackendUnavailableError, SettingsError
-from ojs_core.registry import installed_backends, load_backend
-from ojs_core.settings import SETTINGS, Settings, default_of, read_settings, unknown_variables
+from ojs_core.registry import backend_settings, installed_backends, load_backend
+from ojs_core.settings import SETTINGS, Settings, read_settings, unknown_variables
+from ojs_core.variables import Setting
 
 log = logging.getLogger("ojs")
 
@@ -80,7 +81,7 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
             metavar=variable.removeprefix("OJS_"),
             # A command's own copy of an option must not reset what stands before the command.
             default=argparse.SUPPRESS if again else None,
-            help=f"{setting.meaning} ({variable}, default {default_of(setting)})",
+            help=f"{setting.meaning} ({variable}, default {setting.default})",
         )
 
 
@@ -139,9 +140,7 @@ def refuse_unshareable(settings: Settings, backend: Backend) -> None:
 
 
 def _notices(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    prefix = f"OJS_{settings.backend.upper()}_"
-    of_backend = frozenset(name for name in environ if name.startswith(prefix))
-    lines = unknown_variables(environ, of_backend)
+    lines = unknown_variables(environ, [*SETTINGS, *backend_settings(settings.backend)])
     if settings.test_mode:
         lines.append("Test mode is on: anyone who may use this server can wipe it.")
     if not settings.api_keys and not is_loopback(settings.host):
@@ -176,14 +175,19 @@ def _plain(value: object) -> str:
             return str(value)
 
 
+def _setting_line(setting: Setting, environ: Mapping[str, str]) -> str:
+    text = environ.get(setting.variable, "").strip()
+    if not text:
+        default = setting.default
+        return f"{setting.variable:30} {_plain(None if default == () else default):20} default"
+    return f"{setting.variable:30} {'***' if setting.secret else text:20} set"
+
+
 async def check(environ: Mapping[str, str]) -> int:
     """Print the settings and whether the store can be reached; say what is wrong."""
     settings = read_settings(environ)
-    for setting in SETTINGS:
-        value = getattr(settings, setting.field)
-        source = "set" if environ.get(setting.variable, "").strip() else "default"
-        shown = "***" if setting.secret and value else _plain(value if value != () else None)
-        print(f"{setting.variable:30} {shown:20} {source}")
+    for setting in (*SETTINGS, *backend_settings(settings.backend)):
+        print(_setting_line(setting, environ))
     refuse_unsafe(settings)
     backend = load_backend(settings.backend, environ)
     refuse_unshareable(settings, backend)

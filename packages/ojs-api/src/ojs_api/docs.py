@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ojs_core.backend import Capabilities
 from ojs_core.lifecycle import TRANSITIONS
-from ojs_core.registry import installed_backends, load_backend
-from ojs_core.settings import SETTINGS, default_of
+from ojs_core.registry import backend_settings, installed_backends, load_backend
+from ojs_core.settings import SETTINGS
+from ojs_core.variables import Setting
 
 PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def settings_table() -> str:
-    """Return every setting with its default and meaning."""
-    rows = [
-        f"| `{setting.variable}` | {_shown(default_of(setting))} | {setting.meaning} |" for setting in SETTINGS
-    ]
+def settings_table(settings: Sequence[Setting] = SETTINGS) -> str:
+    """Return settings with their defaults and meanings."""
+    rows = [f"| `{setting.variable}` | {_shown(setting.default)} | {setting.meaning} |" for setting in settings]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -69,6 +68,7 @@ def _shown(value: object) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "sqlite-settings": lambda: settings_table(backend_settings("sqlite")),
     "lifecycle-diagram": lifecycle_diagram,
     "lifecycle-table": lifecycle_table,
     "backends": backends_table,

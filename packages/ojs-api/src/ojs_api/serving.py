@@ -367,7 +367,7 @@ class _Worker:
     def __init__(self, config: ServeConfig, sockets: list[socket.socket]) -> None:
         self._config = config
         self._sockets = sockets
-        self.failures = 0
+        self._failures = 0
         self.start()
 
     def start(self) -> None:
@@ -386,28 +386,23 @@ class _Worker:
             return []
         return [self.process.sentinel] if self.is_ready else [self.process.sentinel, self._ready]
 
-    def look(self, now: float) -> None:
-        """Notice that the process is ready or has died, and start its successor when it is time."""
+    def look(self, now: float) -> bool:
+        """Notice whether the process is ready, or start its successor when it is time; return whether it just died."""
         if self.restart_at < inf:
             if now >= self.restart_at:
                 self.start()
-            return
+            return False
         if not self.is_ready and self._ready.poll():
             with suppress(EOFError):
                 self._ready.recv_bytes()
                 self.is_ready = True
-        if self.process.exitcode is not None:
-            self._ready.close()
-            healthy = self.is_ready and now - self._started_at >= HEALTHY_S
-            self.failures = 0 if healthy else self.failures + 1
-            pause = restart_pause_s(self.failures)
-            self.restart_at = now + pause
-            log.error(
-                "Worker %d died with exit code %d; the next one starts in %.1f s.",
-                self.process.pid,
-                self.process.exitcode,
-                pause,
-            )
+        if self.process.exitcode is None:
+            return False
+        self._ready.close()
+        healthy = self.is_ready and now - self._started_at >= HEALTHY_S
+        self._failures = 0 if healthy else self._failures + 1
+        self.restart_at = now + restart_pause_s(self._failures)
+        return True
 
 
 class _Supervisor:
@@ -420,6 +415,7 @@ class _Supervisor:
         self._config = config
         self._sockets = sockets
         self._workers: list[_Worker] = []
+        self._ever_ready = False
         self._stops = 0
         self._wakened, self._waker = socket.socketpair()
 
@@ -468,15 +464,18 @@ class _Supervisor:
 
     def _look(self) -> bool:
         """Look at every worker; return whether to go on."""
+        now = _now()
         for worker in self._workers:
-            worker.look(_now())
-        first = self._workers[0]
-        if len(self._workers) > 1:
-            return True
-        if first.is_ready:
+            if worker.look(now):
+                if not self._ever_ready:
+                    return False
+                pid, code, pause = worker.process.pid, worker.process.exitcode, worker.restart_at - now
+                log.error("Worker %d died with exit code %d; the next one starts in %.1f s.", pid, code, pause)
+        if not self._ever_ready and self._workers[0].is_ready:
+            self._ever_ready = True
             _log_listening(self._sockets)
             self._add_workers(self._config.workers - 1)
-        return not first.failures
+        return True
 
     def _stop(self) -> int:
         """Have the workers drain; kill what is left after that, or at a second signal."""

@@ -20,7 +20,7 @@ from ojs_backend_sqlite.errors import closed, unavailable
 from ojs_backend_sqlite.listing import list_events, list_jobs
 from ojs_backend_sqlite.mailbox import Work
 from ojs_backend_sqlite.reader import Reader
-from ojs_backend_sqlite.table import READ_MAX, Layout
+from ojs_backend_sqlite.table import Layout
 from ojs_backend_sqlite.transaction import MINUTE_MS, Transaction
 from ojs_backend_sqlite.writer import Writer
 from ojs_core.backend import (
@@ -123,7 +123,7 @@ class SQLiteBackend(Backend):
         return [jobs.get(job_id) for job_id in job_ids]
 
     async def due_jobs(self, now: int, limit: int) -> list[Job]:
-        return await self._read_all(layouts.JOBS, queries.DUE_JOBS, now, min(limit, READ_MAX))
+        return await self._read_all(layouts.JOBS, queries.DUE_JOBS, now, limit)
 
     async def next_wake_at(self) -> int | None:
         return await self._read(lambda connection: connection.execute(queries.NEXT_WAKE_AT).get)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ojs_backend_sqlite import layouts
-from ojs_backend_sqlite.table import encode_keys, together
+from ojs_backend_sqlite.table import encode_keys, read_array
 from ojs_core.backend import EventPage, EventQuery, JobPage, JobQuery
 from ojs_core.events import Event
 from ojs_core.ids import event_id
@@ -29,10 +29,14 @@ _FILTERS = {
 _COUNTED = ("queue", "states")
 """Filters by which jobs are counted already."""
 
-# Data as the text it is: no function of SQLite reads and rewrites it.
-_EVENT = " || ',' || ".join(
-    ("'[' || seq", "at", *(f"json_quote({name})" for name in ("type", "subject", "queue", "job_type")), "data || ']'")
-)
+# `data` is put in as the text it is: no function of SQLite reads and rewrites it.
+_SELECT_EVENTS = """
+    SELECT CAST(
+        '[' || seq || ',' || at || ',' || json_quote(type) || ',' || json_quote(subject) || ',' || json_quote(queue)
+        || ',' || json_quote(job_type) || ',' || data || ']' AS BLOB
+    ) AS record
+    FROM events
+"""
 
 
 class _EventRow(Struct, array_like=True):
@@ -67,7 +71,7 @@ def list_jobs(connection: apsw.Connection, query: JobQuery) -> JobPage:
         f"SELECT {at}, id, record FROM jobs INDEXED BY {index} WHERE {condition} AND {conditions}"  # noqa: S608
         for index, condition in _sources(query)
     )
-    page = together(f"{rows} ORDER BY {at} DESC, id DESC LIMIT :limit OFFSET :offset")
+    page = f"{rows} ORDER BY {at} DESC, id DESC LIMIT :limit OFFSET :offset"
     jobs = layouts.JOBS.read(connection, page, bindings)
     cursor = None
     if len(jobs) > query.limit:
@@ -119,9 +123,8 @@ def list_events(connection: apsw.Connection, query: EventQuery) -> EventPage:
     if query.job_types:
         conditions.append("job_type IN (SELECT value FROM json_each(:job_types))")
         bindings["job_types"] = encode_keys(query.job_types)
-    page = f"SELECT {_EVENT} AS record FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"  # noqa: S608
-    text: bytes | None = connection.execute(together(page), bindings).get
-    rows = [] if text is None else _decode_events(text)
+    page = f"{_SELECT_EVENTS} WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT :limit"
+    rows = _decode_events(read_array(connection, page, bindings))
     return EventPage(tuple([_event(row) for row in rows[: query.limit]]), has_more=len(rows) > query.limit)
 
 

@@ -20,7 +20,7 @@ Bindings = Row | dict[str, Any]
 ROWS_MAX = 64
 """Rows in one INSERT. A statement is prepared for each power of two up to it."""
 READ_MAX = 256
-"""Records in one read: put together they must stay below SQLite's limit of 1 GB."""
+"""Records read at once, so that a long list does not take much memory several times over."""
 
 
 class InsertRows:
@@ -41,13 +41,18 @@ class InsertRows:
                 done += size
 
 
-def together(rows: str) -> str:
-    """Return a query for the column `record` of all `rows` as one JSON array, in their order (NULL: there are none).
+def read_array(connection: apsw.Connection, query: str, bindings: Bindings = ()) -> bytes:
+    """Return the last column of all rows of a query, which is called `record`, as one JSON array in their order.
 
-    One value is one step of SQLite and one call of the decoder. group_concat() takes the rows of a subquery as they
-    come.
+    One value is one step of SQLite and one call of the decoder.
     """
-    return f"SELECT CAST('[' || group_concat(record) || ']' AS BLOB) FROM ({rows})"  # noqa: S608 - our own text
+    # group_concat() takes the rows of a subquery as they come.
+    together = f"SELECT CAST('[' || group_concat(record) || ']' AS BLOB) FROM ({query})"  # noqa: S608 - our own text
+    try:
+        array: bytes | None = connection.execute(together, bindings).get
+    except apsw.TooBigError:  # over SQLite's limit of 1 GB for one value
+        return b"[" + b",".join(row[-1] for row in connection.execute(query, bindings)) + b"]"
+    return array or b"[]"
 
 
 class Layout(Generic[Record]):
@@ -70,14 +75,13 @@ class Layout(Generic[Record]):
         keys = f"{key} IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own text
         self.row = row
         self.save = InsertRows(table, columns, f"ON CONFLICT ({key}) DO UPDATE SET {changing}")
-        self.load = together(f"SELECT record FROM {table} WHERE {keys}")  # noqa: S608 - our own text
+        self.load = f"SELECT record FROM {table} WHERE {keys}"  # noqa: S608 - our own text
         self.remove = f"DELETE FROM {table} WHERE {keys}"  # noqa: S608 - our own text
         self._decode = msgspec.json.Decoder(list[record_type]).decode  # type: ignore[valid-type]
 
     def read(self, connection: apsw.Connection, query: str, bindings: Bindings = ()) -> list[Record]:
-        """Return the records of a query made by `together`."""
-        text: bytes | None = connection.execute(query, bindings).get
-        return [] if text is None else self._decode(text)
+        """Return the records of a query, whose last column is `record`."""
+        return self._decode(read_array(connection, query, bindings))
 
     def find(self, connection: apsw.Connection, keys: Sequence[str]) -> list[Record]:
         """Return the records that have one of the keys, in any order."""

@@ -19,7 +19,7 @@ from ojs_backend_sqlite.errors import BROKEN
 from ojs_backend_sqlite.mailbox import Mailbox, Outcome, Work
 from ojs_backend_sqlite.transaction import Transaction
 
-WATCH_S = 0.025
+WATCH_S = 0.03
 """How often an idle writer looks whether another process made jobs available."""
 
 Ring = Callable[[frozenset[str] | None], None]

@@ -5,7 +5,7 @@ Only the chosen module is imported. There is no fallback to another store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
@@ -13,6 +13,7 @@ import pluggy
 from ojs_core import hookspecs
 from ojs_core.backend import Backend
 from ojs_core.errors import BackendNotInstalledError, SettingsError
+from ojs_core.variables import Setting
 
 GROUP = "ojs.backends"
 
@@ -38,6 +39,19 @@ def load_backend(name: str, environ: Mapping[str, str]) -> Backend:
     Raises `BackendNotInstalledError` if there is none of that name, and `SettingsError` if the package does not implement
     the hook or refuses the settings.
     """
+    backend: Backend | None = _hooks_of(name).ojs_make_backend(environ=environ)
+    if backend is None:
+        raise SettingsError(f"OJS_BACKEND={name}: the package has no hook ojs_make_backend.")
+    return backend
+
+
+def backend_settings(name: str) -> Sequence[Setting]:
+    """Return the variables that the backend called `name` reads. Raises as `load_backend` does."""
+    return _hooks_of(name).ojs_backend_settings() or ()
+
+
+def _hooks_of(name: str) -> pluggy.HookRelay:
+    """Import the package of one backend and return its hooks, verified."""
     installed = installed_backends()
     entry = installed.get(name)
     if entry is None:
@@ -52,7 +66,4 @@ def load_backend(name: str, environ: Mapping[str, str]) -> Backend:
         manager.check_pending()
     except (ImportError, AttributeError, pluggy.PluginValidationError) as error:
         raise SettingsError(f"OJS_BACKEND={name}: the package {entry.value} cannot be used: {error}") from error
-    backend: Backend | None = manager.hook.ojs_make_backend(environ=environ)
-    if backend is None:
-        raise SettingsError(f"OJS_BACKEND={name}: the package {entry.value} has no hook ojs_make_backend.")
-    return backend
+    return manager.hook

@@ -1,20 +1,18 @@
 """Every setting of core and of the server: one table, read from the environment, printed into the docs.
 
-A backend has settings of its own, in its package. A value that makes no sense stops the start with a message that names
-the variable.
+A backend has settings of its own, in its package.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
 
-from ojs_core.errors import SettingsError
 from ojs_core.lifecycle import Retention
+from ojs_core.variables import Setting, choice, flag, read_values, whole
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -55,42 +53,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         )
 
 
-class Setting(NamedTuple):
-    """One row of the table: the variable, the field it fills, how it is read, and what it means."""
-
-    variable: str
-    field: str
-    parse: Callable[[str], Any]
-    meaning: str
-    secret: bool = False
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ValueError(f"a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _choice(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in choices:
-            raise ValueError("one of " + ", ".join(choices))
-        return text.lower()
-
-    return parse
-
-
-def _flag(text: str) -> bool:
-    if text.lower() in ("true", "1", "yes", "on"):
-        return True
-    if text.lower() in ("false", "0", "no", "off", ""):
-        return False
-    raise ValueError("true or false")
-
-
 def _keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(",") if key.strip())
     if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
@@ -98,18 +60,18 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-_ms = _whole(1, 10 * 365 * DAY_MS)
-_retention = _whole(0, 100 * 365 * DAY_MS)
+_ms = whole(1, 10 * 365 * DAY_MS)
+_retention = whole(0, 100 * 365 * DAY_MS)
 
-SETTINGS: tuple[Setting, ...] = (
+_ROWS = (
     Setting(
         "OJS_BACKEND", "backend", str, "The store: the name of an installed backend. `ojs-server backends` lists them."
     ),
     Setting("OJS_HOST", "host", str, "Address to listen on. Any but a loopback address needs OJS_API_KEY."),
-    Setting("OJS_PORT", "port", _whole(0, 65535), "Port to listen on; 0 picks a free one."),
-    Setting("OJS_WORKERS", "workers", _whole(1, 64), "Server processes sharing the port and the store."),
+    Setting("OJS_PORT", "port", whole(0, 65535), "Port to listen on; 0 picks a free one."),
+    Setting("OJS_WORKERS", "workers", whole(1, 64), "Server processes sharing the port and the store."),
     Setting(
-        "OJS_LOG_LEVEL", "log_level", _choice("debug", "info", "warning", "error"), "Least severe log lines to write."
+        "OJS_LOG_LEVEL", "log_level", choice("debug", "info", "warning", "error"), "Least severe log lines to write."
     ),
     Setting(
         "OJS_API_KEY",
@@ -121,16 +83,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "OJS_ALLOW_INSECURE_NO_AUTH",
         "allow_insecure_no_auth",
-        _flag,
+        flag,
         "Allow listening on a non-loopback address without a key.",
     ),
     Setting(
         "OJS_TEST_MODE",
         "test_mode",
-        _flag,
+        flag,
         "Enable POST /ojs/v1/admin/reset and meta.test_directive. Wipes data on request: never in production.",
     ),
-    Setting("OJS_DRAIN_S", "drain_s", _whole(0, 3600), "Seconds that requests under way get to finish after SIGTERM."),
+    Setting("OJS_DRAIN_S", "drain_s", whole(0, 3600), "Seconds that requests under way get to finish after SIGTERM."),
     Setting(
         "OJS_VISIBILITY_TIMEOUT_MS", "visibility_timeout_ms", _ms, "Lease of a fetched job when neither says otherwise."
     ),
@@ -144,40 +106,27 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("OJS_RETAIN_CANCELLED_MS", "retain_cancelled_ms", _retention, "How long cancelled jobs are kept."),
     Setting("OJS_RETAIN_DISCARDED_MS", "retain_discarded_ms", _retention, "How long discarded jobs are kept."),
     Setting("OJS_RETAIN_DEAD_LETTER_MS", "retain_dead_letter_ms", _retention, "How long dead letters are kept."),
-    Setting("OJS_DEAD_LETTER_MAX", "dead_letter_max", _whole(1, 10**9), "Dead letters kept; the oldest go first."),
+    Setting("OJS_DEAD_LETTER_MAX", "dead_letter_max", whole(1, 10**9), "Dead letters kept; the oldest go first."),
     Setting("OJS_RETAIN_EVENTS_MS", "retain_events_ms", _retention, "How long events are kept."),
-    Setting("OJS_EVENTS_MAX", "events_max", _whole(0, 10**9), "Events kept; the oldest go first."),
-    Setting("OJS_BODY_MAX_BYTES", "body_max_bytes", _whole(1024, 2**31), "Largest request body, in bytes."),
-    Setting("OJS_BATCH_MAX", "batch_max", _whole(1, 100_000), "Most jobs in one batch."),
+    Setting("OJS_EVENTS_MAX", "events_max", whole(0, 10**9), "Events kept; the oldest go first."),
+    Setting("OJS_BODY_MAX_BYTES", "body_max_bytes", whole(1024, 2**31), "Largest request body, in bytes."),
+    Setting("OJS_BATCH_MAX", "batch_max", whole(1, 100_000), "Most jobs in one batch."),
 )
+
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+
+SETTINGS = tuple(row._replace(default=_DEFAULTS[row.field]) for row in _ROWS)
+"""Every variable of core and of the server."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the settings in an environment; what is unset or empty has its default.
-
-    Raises `SettingsError`, naming the variable and what it may be.
-    """
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        text = environ.get(setting.variable, "").strip()
-        if not text:
-            continue
-        try:
-            values[setting.field] = setting.parse(text)
-        except ValueError as error:
-            shown = "" if setting.secret else f"={text}"
-            raise SettingsError(f"{setting.variable}{shown}: must be {error}.") from None
-    return Settings(**values)
+    """Return the settings in an environment. Raises `SettingsError`, naming the variable and what it may be."""
+    return Settings(**read_values(SETTINGS, environ))
 
 
-def default_of(setting: Setting) -> Any:  # noqa: ANN401 - as various as the fields
-    """Return the default of a setting."""
-    return next(field.default for field in msgspec.structs.fields(Settings) if field.name == setting.field)
-
-
-def unknown_variables(environ: Mapping[str, str], known: frozenset[str]) -> list[str]:
-    """Return a line for each `OJS_` variable that nothing reads, with the nearest one that is read."""
-    names = {setting.variable for setting in SETTINGS} | known
+def unknown_variables(environ: Mapping[str, str], known: Iterable[Setting]) -> list[str]:
+    """Return a line for each `OJS_` variable that nothing reads, with the nearest one of those known."""
+    names = {setting.variable for setting in known}
     lines = []
     for name in sorted(environ):
         if name.startswith("OJS_") and name not in names:

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct
 
-from ojs_api.shapes.jobs import JobOptions, JobRequest
+from ojs_api.shapes.jobs import JobOptions, JobTemplate
 from ojs_api.shapes.lists import Pagination
 from ojs_api.shapes.values import Array, Count, CronName, JobType, Object, Nullable, Time, either
 
 
-class CronTemplate(JobRequest, kw_only=True):
-    """The job a cron entry enqueues. `args` may be left out; an `id` is ignored."""
+class CronTemplate(JobTemplate, kw_only=True):
+    """The job a cron entry enqueues. `args` may be left out; an `id` is ignored, each job gets its own."""
 
     args: Nullable[Array] = UNSET  # type: ignore[assignment]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct
@@ -42,7 +43,7 @@ class RetryPolicy(Struct, kw_only=True):
     max_attempts: Nullable[Annotated[int, Meta(ge=0, le=MAX_ATTEMPTS_MAX, description="Executions in all. 3")]] = UNSET
     initial_interval: Nullable[Annotated[Duration, Meta(description="Wait before the first retry. PT1S")]] = UNSET
     initial_interval_ms: Nullable[PolicyMilliseconds] = UNSET
-    backoff_coefficient: Nullable[Annotated[float, Meta(ge=1, description="2.0")]] = UNSET
+    backoff_coefficient: Nullable[Annotated[float, Meta(ge=1, le=sys.float_info.max, description="2.0")]] = UNSET
     max_interval: Nullable[Annotated[Duration, Meta(description="Longest wait. PT5M")]] = UNSET
     max_interval_ms: Nullable[PolicyMilliseconds] = UNSET
     jitter: Nullable[Annotated[bool, Meta(description="Spread each wait over 0.5 to 1.5 of its length. true")]] = UNSET
@@ -109,16 +110,21 @@ class JobOptions(Attributes, kw_only=True):
     metadata: Nullable[Annotated[Object, Meta(description="Merged into `meta`, which wins.")]] = UNSET
 
 
-class JobRequest(Attributes, kw_only=True):
-    """A job to enqueue. Unknown attributes are kept and come back with the job; `null` counts as left out."""
+class JobTemplate(Attributes, kw_only=True):
+    """A job without an id of its own. Unknown attributes are kept; `null` counts as left out."""
 
     type: JobType
     args: Annotated[Array, Meta(description="Any JSON values; they come back as they were sent.")]
-    id: Nullable[Annotated[JobId, Meta(description="The client's own UUIDv7, in lower case.")]] = UNSET
     specversion: Nullable[SpecVersion] = UNSET
     meta: Nullable[Annotated[Object, Meta(description="At most 64 KiB.")]] = UNSET
     schema: Nullable[Annotated[str, Meta(min_length=1, description="URI; kept, not looked up.")]] = UNSET
     options: Nullable[JobOptions] = UNSET
+
+
+class JobRequest(JobTemplate, kw_only=True):
+    """A job to enqueue. Unknown attributes are kept and come back with the job; `null` counts as left out."""
+
+    id: Nullable[Annotated[JobId, Meta(description="The client's own UUIDv7, in lower case.")]] = UNSET
 
 
 class BatchRequest(Struct, kw_only=True):

@@ -128,7 +128,7 @@ class HeartbeatRequest(Struct, kw_only=True):
     active_job_ids: Nullable[Annotated[list[str], Meta(max_length=10_000)]] = UNSET
     job_id: Nullable[ShortText] = UNSET
     state: Nullable[
-        Literal["running", "active", "quiet", "drain", "draining", "terminate", "terminating"]
+        Literal["running", "active", "", "quiet", "drain", "draining", "terminate", "terminating"]
     ] = UNSET
     visibility_timeout_ms: Nullable[Milliseconds] = UNSET
     hostname: Nullable[ShortText] = UNSET

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ojs_api.shapes.jobs import JobOptions, JobRequest
 from ojs_api.shapes.values import Array, Count, JobId, Maybe, Nullable, ShortText, Time, either
@@ -86,8 +86,9 @@ class StepRequest(WorkflowJob, kw_only=True):
 
 
 class StepsRequest(_WorkflowDefinition, kw_only=True):
-    """Steps that name what they wait for, without cycles."""
+    """Steps that name what they wait for, without cycles. It has no `type`."""
 
+    type: None | UnsetType = UNSET
     steps: Annotated[list[StepRequest], Meta(min_length=1, max_length=MEMBERS_MAX)]
 
 

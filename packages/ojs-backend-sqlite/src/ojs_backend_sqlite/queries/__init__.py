@@ -8,7 +8,7 @@ from importlib.resources import files
 def _load(name: str) -> str:
     text = (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
     # The header is for people; the rest is the key under which SQLite's compiled form is kept.
-    return "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+    return "\n".join(line for line in text.splitlines() if not line.startswith("--")).removesuffix(";")
 
 
 NEXT_READY = _load("next_ready")

@@ -1,4 +1,7 @@
 -- Jobs whose wake_at has come, earliest first.
 -- ?1: now, ms. ?2: most jobs.
-SELECT CAST('[' || group_concat(record) || ']' AS BLOB)
-FROM (SELECT record FROM jobs INDEXED BY wake WHERE wake_at <= ?1 ORDER BY wake_at, seq, id LIMIT ?2);
+SELECT record
+FROM jobs INDEXED BY wake
+WHERE wake_at <= ?1
+ORDER BY wake_at, seq, id
+LIMIT ?2;

@@ -1,4 +1,7 @@
 -- Workflows whose wake_at has come, earliest first.
 -- ?1: now, ms. ?2: most workflows.
-SELECT CAST('[' || group_concat(record) || ']' AS BLOB)
-FROM (SELECT record FROM workflows INDEXED BY workflow_wake WHERE wake_at <= ?1 ORDER BY wake_at, id LIMIT ?2);
+SELECT record
+FROM workflows INDEXED BY workflow_wake
+WHERE wake_at <= ?1
+ORDER BY wake_at, id
+LIMIT ?2;

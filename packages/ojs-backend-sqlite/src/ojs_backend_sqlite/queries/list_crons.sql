@@ -1,2 +1,4 @@
 -- All cron entries by name.
-SELECT CAST('[' || group_concat(record) || ']' AS BLOB) FROM (SELECT record FROM crons ORDER BY name);
+SELECT record
+FROM crons
+ORDER BY name;

@@ -1,2 +1,4 @@
 -- All queues by name.
-SELECT CAST('[' || group_concat(record) || ']' AS BLOB) FROM (SELECT record FROM queues ORDER BY name);
+SELECT record
+FROM queues
+ORDER BY name;

@@ -1,4 +1,7 @@
 -- Workers, longest silent first.
 -- ?1: only those last seen before this instant, ms. ?2: most workers.
-SELECT CAST('[' || group_concat(record) || ']' AS BLOB)
-FROM (SELECT record FROM workers INDEXED BY silent WHERE last_seen_at < ?1 ORDER BY last_seen_at, id LIMIT ?2);
+SELECT record
+FROM workers INDEXED BY silent
+WHERE last_seen_at < ?1
+ORDER BY last_seen_at, id
+LIMIT ?2;

@@ -17,7 +17,7 @@ class Context:
     """Shared by the services of one server process.
 
     `remembered` holds the jobs this process handed out, as they were then. It is only a hint: what is decided from it
-    is guarded by the version, and a stale one costs a read. It spares a failure the trip to read the job's retry policy.
+    is guarded by the version, and a stale one costs a read. It spares a failure the trip to read its retry policy.
     """
 
     def __init__(self, backend: Backend, clock: Clock, settings: Settings) -> None:
