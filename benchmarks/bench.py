@@ -169,7 +169,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; return the exit code."""
     options = parse_arguments(arguments)
-    # Whoever stops the benchmark stops its servers: asyncio turns an interrupt into an orderly end.
+    # Whoever stops the benchmark stops its servers: asyncio turns an interrupt into an orderly end. A shell that starts
+    # it in the background has interrupts ignored; then SIGTERM would be too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with (

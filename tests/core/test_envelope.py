@@ -7,8 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec import Raw
 
 from ojs_core.envelope import (
@@ -38,7 +36,7 @@ from ojs_core.errors import (
     OJSError,
     UnsupportedError,
 )
-from ojs_core.job import JobState, decode_record, encode_record
+from ojs_core.job import JobState
 from ojs_core.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.factories import make_job
@@ -676,62 +674,3 @@ def test_a_revival_without_changes(text: str) -> None:
 def test_a_bad_revival_is_refused(text: str) -> None:
     with pytest.raises((InvalidRequestError, InvalidRetryPolicyError)):
         revival(text)
-
-
-# --- anything at all --------------------------------------------------------------------------------------------------
-
-texts = st.text(max_size=12)
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(-(2**300), 2**300)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts
-    | st.sampled_from(["+PT1S", "2026-02-12T10:30:00Z", "HIGH", V7, "1.0", "PT1S", "t", "q\n"])
-)
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
-)
-options = st.dictionaries(st.sampled_from([*IN_OPTIONS, "metadata", "x"]), values, max_size=4)
-bodies = st.fixed_dictionaries(
-    {"type": st.just("t"), "args": st.lists(values, max_size=2)},
-    optional={
-        "options": options | values,
-        **{name: values for name in (*OPTIONAL, *sorted(SYSTEM_MANAGED), "x") if name != "options"},
-    },
-)
-
-
-@given(bodies)
-def test_any_object_is_taken_or_refused_politely(body: dict[str, Any]) -> None:
-    try:
-        request = parse_job_request(json.dumps(body).encode(), NOW)
-        new = new_job(request, NOW)
-    except OJSError as error:
-        assert 400 <= error.status < 500  # noqa: PT017 - either outcome is fine
-        msgspec.json.encode(error.details)
-        return
-    assert decode_record(encode_record(new.job)) == new.job
-    assert json.loads(bytes(request.args)) == body["args"]
-
-
-@given(st.dictionaries(st.sampled_from(["type", "args"]), values))
-def test_any_type_and_args_are_taken_or_refused_politely(body: dict[str, Any]) -> None:
-    try:
-        parse_job_request(json.dumps(body).encode(), NOW)
-    except OJSError as error:
-        assert 400 <= error.status < 500  # noqa: PT017 - either outcome is fine
-
-
-@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_taken_or_refused_politely(text: bytes) -> None:
-    with pytest.raises(OJSError) as caught:
-        parse_job_request(text, NOW)
-    assert caught.value.status == 400
-
-
-@given(values)
-def test_any_value_of_args_comes_back(value: object) -> None:
-    text = json.dumps([value])
-    assert bytes(parse_text(f'{{"type":"t","args":{text}}}').args) == text.encode()

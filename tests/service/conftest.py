@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from ojs_core.backend import Backend, Commit, Committed, EventQuery, JobQuery, Refused
+from ojs_core.backend import Backend, Beaten, Commit, Committed, EventQuery, JobQuery, Refused
 from ojs_core.envelope import decode_object, parse_job_request
 from ojs_core.job import Job
 from ojs_core.lifecycle import plan_ack, plan_cancel
 from ojs_core.memory import MemoryBackend
-from ojs_core.records import CronEntry
-from ojs_core.service import FetchRequest, Service
+from ojs_core.records import CronEntry, Worker
+from ojs_core.service import FetchRequest, HeartbeatRequest, Service
 from ojs_core.service.crons import parse_cron_request
 from ojs_core.service.failure import Failure
 from ojs_core.settings import Settings
@@ -57,6 +57,12 @@ class Server:
 
     async def fetch(self, *queues: str, count: int = 1, **rest: Any) -> tuple[Job, ...]:
         return await self.jobs.fetch(FetchRequest(queues=queues or ("default",), count=count, **rest))
+
+    async def beat(
+        self, worker_id: str, *job_ids: str, lease_ms: int | None = None, **report: Any
+    ) -> tuple[Beaten, str]:
+        worker = Worker(id=worker_id, first_seen_at=0, last_seen_at=0, **report)
+        return await self.workers.beat(HeartbeatRequest(worker=worker, job_ids=job_ids, lease_ms=lease_ms))
 
     async def state(self, job: Job | str) -> str:
         return (await self.jobs.info(job if isinstance(job, str) else job.id)).state.value

@@ -170,7 +170,7 @@ async def test_the_loops_do_their_work_and_stop() -> None:
     server.clock.advance(1000)
     async with asyncio.timeout(5):
         while await server.state(job) != "available":
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
     await server.service.stop()
     assert server.service.maintenance._tasks == []
 

@@ -35,7 +35,6 @@ def test_values_are_read() -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("OJS_SQLITE_PATH", ""),
         ("OJS_SQLITE_PATH", "a\0b"),
         ("OJS_SQLITE_SYNCHRONOUS", "sometimes"),
         ("OJS_SQLITE_BUSY_TIMEOUT_MS", "0"),
