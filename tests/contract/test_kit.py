@@ -14,6 +14,7 @@ from ojs_core.errors import BackendUnavailableError
 from ojs_core.memory import MemoryBackend
 from ojs_core.testing import BackendContract, BackendWrapper, CountingBackend, FakeClock, FaultyBackend
 from ojs_core.testing import contract as contract_package
+from ojs_core.testing.contract import CommitContract, DoorbellContract, LeaseContract, LifetimeContract, QueueContract
 from ojs_core.testing.factories import make_id, make_new
 
 
@@ -69,16 +70,16 @@ def test_a_wrapper_overrides_every_method() -> None:
     assert own == public
 
 
-class TestWrapped(BackendContract):
+class TestWrapped(LifetimeContract, CommitContract, LeaseContract, QueueContract, DoorbellContract):
     """A wrapper around a backend is a backend."""
 
     @pytest.fixture
     def backend(self) -> Backend:
-        return CountingBackend(FaultyBackend(MemoryBackend()))
+        return CountingBackend(FaultyBackend(BackendWrapper(MemoryBackend())))
 
     @pytest.fixture
     def unopened(self) -> Backend:
-        return CountingBackend(FaultyBackend(MemoryBackend()))
+        return CountingBackend(FaultyBackend(BackendWrapper(MemoryBackend())))
 
 
 async def test_calls_are_counted() -> None:

@@ -27,7 +27,7 @@ class TestFile(BackendContract):
         await backend.close()
 
     @pytest.fixture
-    async def second(self, config: SQLiteConfig, backend: Backend) -> AsyncIterator[Backend]:
+    async def second(self, config: SQLiteConfig, backend: Backend) -> AsyncIterator[Backend]:  # noqa: ARG002 - opens first
         second = SQLiteBackend(config)
         await second.open()
         yield second

@@ -14,10 +14,24 @@ from ojs_core.errors import OJSError
 from ojs_core.job import decode_record, encode_record
 from ojs_core.testing.clock import NOW
 
-OPTIONAL = (
-    "queue priority timeout timeout_ms scheduled_at delay_until expires_at retry retry_policy unique tags schema "
-    "visibility_timeout visibility_timeout_ms pending rate_limit"
-).split()
+OPTIONAL = [
+    "queue",
+    "priority",
+    "timeout",
+    "timeout_ms",
+    "scheduled_at",
+    "delay_until",
+    "expires_at",
+    "retry",
+    "retry_policy",
+    "unique",
+    "tags",
+    "schema",
+    "visibility_timeout",
+    "visibility_timeout_ms",
+    "pending",
+    "rate_limit",
+]
 V7 = "019c5186-9a40-7000-8abc-00000000002a"
 
 texts = st.text(max_size=12)
@@ -38,7 +52,7 @@ bodies = st.fixed_dictionaries(
     {"type": st.just("t"), "args": st.lists(values, max_size=2)},
     optional={
         "options": options | values,
-        **{name: values for name in ("id", "specversion", "meta", *OPTIONAL, *sorted(SYSTEM_MANAGED), "x")},
+        **dict.fromkeys(("id", "specversion", "meta", *OPTIONAL, *sorted(SYSTEM_MANAGED), "x"), values),
     },
 )
 

@@ -336,10 +336,18 @@ def test_revive_starts_anew_and_keeps_the_history() -> None:
         "requeues": 0,
         "dead": False,
         **dict.fromkeys(
-            (
-                "error result started_at completed_at discarded_at retry_delay_ms expires_at workflow_id workflow_step "
-                "wake_at"
-            ).split()
+            [
+                "error",
+                "result",
+                "started_at",
+                "completed_at",
+                "discarded_at",
+                "retry_delay_ms",
+                "expires_at",
+                "workflow_id",
+                "workflow_step",
+                "wake_at",
+            ]
         ),
     }
     assert after.errors == (error,)
@@ -482,7 +490,7 @@ def test_a_poison_pill_dies(policy: RetryPolicy, attempt: int, to: str, dead: bo
     transition = plan_lapse(job_in("active", attempt=attempt, retry=policy), NOW, KEEP, "worker_death", "gone")
     assert transition.to == to
     assert transition.changes.get("dead") is dead
-    assert [draft.type for draft in transition.events][0] == "job.failed"
+    assert transition.events[0].type == "job.failed"
 
 
 def test_the_history_is_capped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ojs_core.backend import Backend
 from ojs_core.memory import MemoryBackend, ojs_make_backend
 
 
@@ -15,3 +16,7 @@ async def test_it_says_that_it_forgets() -> None:
     )
     [warning] = await backend.warnings()
     assert "memory only" in warning
+
+
+async def test_a_backend_that_says_nothing_warns_of_nothing() -> None:
+    assert await Backend.warnings(MemoryBackend()) == []

@@ -86,6 +86,11 @@ def test_what_a_job_derives() -> None:
     assert replace_fields(job, attempt=6).attempt == 6
 
 
+@pytest.mark.parametrize("state", list(JobState))
+def test_a_job_has_ended_in_a_terminal_state(state: JobState) -> None:
+    assert make_job(state).ended is (state in ("completed", "cancelled", "discarded"))
+
+
 def raw(text: str) -> Raw:
     return Raw(text.encode())
 

@@ -12,7 +12,8 @@ import pytest
 from ojs_core import hookspecs, registry
 from ojs_core.errors import BackendNotInstalledError, SettingsError
 from ojs_core.memory import MemoryBackend
-from ojs_core.registry import GROUP, installed_backends, load_backend
+from ojs_core.registry import GROUP, backend_settings, installed_backends, load_backend
+from ojs_core.variables import Setting
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **modules: str) -> None:
@@ -32,8 +33,8 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> Non
     monkeypatch.setitem(sys.modules, name, made)
 
 
-def hook(make: Callable[..., object]) -> object:
-    make.__name__ = "ojs_make_backend"
+def hook(make: Callable[..., object], name: str = "ojs_make_backend") -> object:
+    make.__name__ = name
     return hookspecs.hookimpl(make)
 
 
@@ -134,3 +135,11 @@ def test_settings_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, acme="acme_ojs")
     with pytest.raises(SettingsError, match="OJS_ACME_URL is missing"):
         load_backend("acme", {})
+
+
+def test_a_package_may_list_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting("OJS_ACME_URL", "url", str, "Where the store is.")
+    module(monkeypatch, "acme_ojs", ojs_backend_settings=hook(lambda: [setting], "ojs_backend_settings"))
+    install(monkeypatch, acme="acme_ojs", memory="ojs_core.memory")
+    assert list(backend_settings("acme")) == [setting]
+    assert list(backend_settings("memory")) == []

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ojs_core.backend import Backend, Beaten, Commit, Committed, EventQuery, JobQuery, Refused
+from ojs_core.backend import Backend, Beaten, Commit, Committed, EventQuery, JobQuery, Refused, WorkflowWrite
 from ojs_core.envelope import decode_object, parse_job_request
 from ojs_core.job import Job
 from ojs_core.lifecycle import plan_ack, plan_cancel
@@ -108,6 +108,13 @@ class Server:
             member_wake_at=job.wake_at,
         )
         return Commit(transitions=(plan,))
+
+    async def put_workflow(self, store: Backend, workflow_id: str, *, gone: bool = False) -> None:
+        """Write a workflow as it is, with a new version, or remove it; behind the services' back."""
+        workflow = await store.get_workflow(workflow_id)
+        assert workflow is not None
+        write = WorkflowWrite(workflow_id, None if gone else workflow, workflow.version)
+        await store.commit([Commit(workflows=(write,))])
 
     async def event_types(self, *types: str) -> list[str]:
         page = await self.service.events(EventQuery(types=types, limit=1000))

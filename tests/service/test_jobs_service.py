@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from ojs_core.backend import Commit
+from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
 from ojs_core.envelope import parse_revival
 from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
-from ojs_core.job import JobState
-from ojs_core.lifecycle import plan_cancel
-from ojs_core.service import FetchRequest
 from ojs_core.service.failure import Failure
+from ojs_core.testing.wrapper import BackendWrapper
 
 UNIQUE = {"keys": ["type"]}
 
@@ -110,30 +109,15 @@ async def test_replace_takes_over_from_every_job_in_the_way(server: Any) -> None
 
 
 async def test_replace_gives_up_when_the_other_job_changes_for_ever(server: Any) -> None:
-    await server.push(unique=UNIQUE)
-    claim = server.backend.claim
+    job = await server.push(unique=UNIQUE)
 
-    async def meddling_commit(commits: Any) -> Any:
-        answers = []
-        for commit in commits:
-            if commit.transitions:
-                (job,) = (await server.backend.list_jobs(_query())).jobs
-                lapse = plan_cancel(job.id, server.clock.now(), server.service.context.retention)
-                touched = msgspec.structs.replace(lapse, to=job.state, changes={}, wake_at=None, events=())
-                await server.backend.commit([Commit(transitions=(touched,))])
-            answers += await server.backend.commit([commit])
-        return answers
+    async def touch(store: Backend, commit: Commit) -> None:
+        if commit.transitions:
+            await store.commit([server.touch_of(job)])
 
-    assert claim is not None
-    server.service.context.commits._send = meddling_commit
+    server.meddle(touch)
     with pytest.raises(StateConflictError, match="keep changing"):
         await server.jobs.push(server.request(unique={**UNIQUE, "on_conflict": "replace"}))
-
-
-def _query() -> Any:
-    from ojs_core.backend import JobQuery
-
-    return JobQuery(states=frozenset({JobState.AVAILABLE}))
 
 
 async def test_a_batch_is_all_or_nothing(server: Any) -> None:  # C-BLK-01, C-BLK-03
@@ -292,7 +276,7 @@ async def test_a_revival_may_change_the_job(server: Any, failure: Failure) -> No
 
 async def test_a_long_poll_wakes_when_a_job_arrives(server: Any) -> None:
     waiting = asyncio.ensure_future(server.fetch(wait_ms=30_000))
-    while not server.service.context.doorbell._waiters:
+    while not server.backend.calls["claim"]:
         await asyncio.sleep(0)
     job = await server.push()
     assert [found.id for found in await asyncio.wait_for(waiting, 5)] == [job.id]
@@ -304,7 +288,7 @@ async def test_a_long_poll_ends_empty(server: Any) -> None:
 
 async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
     waiting = asyncio.ensure_future(server.fetch(wait_ms=30_000))
-    while not server.service.context.doorbell._waiters:
+    while not server.backend.calls["claim"]:
         await asyncio.sleep(0)
     server.service.stop_waiting()
     assert await asyncio.wait_for(waiting, 5) == ()
@@ -313,16 +297,16 @@ async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
 async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any) -> None:
     job = await server.push()
     started, go_on = asyncio.Event(), asyncio.Event()
-    claim = server.service.context.claims._send
 
-    async def slow_claim(requests: Any) -> Any:
-        answer = await claim(requests)
-        started.set()
-        await go_on.wait()
-        return answer
+    class SlowBackend(BackendWrapper):
+        async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
+            answer = await self.inner.claim(requests)
+            started.set()
+            await go_on.wait()
+            return answer
 
-    server.service.context.claims._send = slow_claim
-    waiting = asyncio.ensure_future(server.jobs.fetch(FetchRequest(queues=("default",), wait_ms=1000)))
+    server.backend.inner = SlowBackend(server.backend.inner)
+    waiting = asyncio.ensure_future(server.fetch(wait_ms=1000))
     await started.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -346,17 +330,13 @@ async def test_decisions_that_lose_every_race_end(server: Any, failure: Failure,
     job = await dead(server, failure) if operation != "fail" else await server.push()
     if operation == "fail":
         await server.fetch()
-    commit = server.service.context.commits._send
 
-    async def racing(commits: Any) -> Any:
-        (record,) = await server.backend.get_jobs([job.id])
-        touch = plan_cancel(job.id, 0, server.service.context.retention)
-        same = frozenset({record.state})
-        touch = msgspec.structs.replace(touch, expected=same, to=record.state, changes={}, events=(), wake_at=None)
-        await commit([Commit(transitions=(touch,))])
-        return await commit(commits)
+    async def race(store: Backend, _: Commit) -> None:
+        (record,) = await store.get_jobs([job.id])
+        assert record is not None
+        await store.commit([server.touch_of(record)])
 
-    server.service.context.commits._send = racing
+    server.meddle(race)
     calls = {
         "fail": lambda: server.jobs.fail(job.id, failure),
         "revive": lambda: server.jobs.revive(job.id),
@@ -364,3 +344,15 @@ async def test_decisions_that_lose_every_race_end(server: Any, failure: Failure,
     }
     with pytest.raises(StateConflictError, match="keeps changing"):
         await calls[operation]()
+
+
+async def test_a_refusal_that_cannot_be_explained_is_a_lost_race(server: Any) -> None:
+    await server.push()
+    (job,) = await server.fetch()
+
+    async def refuse(_: Backend, __: Commit) -> Refused:
+        return Refused((Conflict(kind="transition", index=0, job=job),))
+
+    server.meddle(refuse)
+    with pytest.raises(StateConflictError, match="keeps changing"):
+        await server.jobs.ack(job.id)

@@ -9,13 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from ojs_core.backend import BeatRequest, Commit, CronWrite, JobQuery
+from ojs_core.backend import Backend, BeatRequest, Commit, CronWrite, JobQuery
+from ojs_core.envelope import decode_object
 from ojs_core.errors import BackendUnavailableError, NotFoundError
 from ojs_core.records import CronEntry, Worker
 from ojs_core.service import HeartbeatRequest, maintenance
 from ojs_core.testing.clock import DAY, FakeClock
-
-from .conftest import Server
 
 
 async def test_promotes_scheduled_and_retryable_jobs(server: Any, failure: Any) -> None:  # T04, T14
@@ -133,9 +132,9 @@ async def test_a_worker_that_beats_lives(server: Any) -> None:
     assert len(await server.workers.list_workers()) == 1
 
 
-async def test_prunes_events_and_dead_letters(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_prunes_events_and_dead_letters(server: Any, failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "DUE_PER_LOOK", 2)
-    server = Server(dead_letter_max=1, events_max=4)
+    server = type(server)(dead_letter_max=1, events_max=4)
     for _ in range(4):
         job = await server.push(retry={"max_attempts": 1, "on_exhaustion": "dead_letter"})
         await server.fetch()
@@ -163,8 +162,7 @@ async def test_one_record_that_cannot_be_woken_does_not_keep_the_others_asleep(
     assert "failed; it is tried again" in caplog.text
 
 
-async def test_the_loops_do_their_work_and_stop() -> None:
-    server = Server()
+async def test_the_loops_do_their_work_and_stop(server: Any) -> None:
     await server.service.start()
     job = await server.push(scheduled_at="+PT1S")
     server.clock.advance(1000)
@@ -172,21 +170,23 @@ async def test_the_loops_do_their_work_and_stop() -> None:
         while await server.state(job) != "available":
             await asyncio.sleep(0)
     await server.service.stop()
-    assert server.service.maintenance._tasks == []
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ojs-")]
 
 
 async def test_the_loops_survive_an_outage_and_a_bug(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(maintenance, "FAILED_PAUSE_S", 0)
-    server = Server()
     troubles: list[Exception] = [BackendUnavailableError("away"), RuntimeError("bug")]
     look = server.service.maintenance.look
+    more = [True]
     done = asyncio.Event()
 
     async def troubled() -> bool:
         if troubles:
             raise troubles.pop(0)
+        if more:
+            return more.pop()
         done.set()
         return await look()
 
@@ -198,19 +198,43 @@ async def test_the_loops_survive_an_outage_and_a_bug(
     assert "Background work failed" in caplog.text
 
 
-async def test_an_outage_ends_a_look(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = CronEntry(
-        name="due", expression="@hourly", timezone="UTC", job=msgspec.Raw(b'{"type":"a","args":[]}'),
-        created_at=0, wake_at=0, next_run_at=0,
-    )  # fmt: skip
-    await server.backend.commit([Commit(cron=CronWrite("due", entry, 0))])
+async def test_an_outage_ends_a_look(server: Any) -> None:
+    await server.register()
+    server.clock.advance(60_000)
 
-    async def away(_: Any) -> Any:
+    async def away(_: Backend, __: Commit) -> None:
         raise BackendUnavailableError("away")
 
-    monkeypatch.setattr(server.service.context.commits, "_send", away)
+    server.meddle(away)
     with pytest.raises(BackendUnavailableError):
         await server.service.maintenance.look()
+
+
+@pytest.mark.parametrize("trouble", [BackendUnavailableError("away"), RuntimeError("bug")])
+async def test_what_keeps_a_workflow_from_going_on(
+    server: Any, trouble: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    definition = {"type": "chain", "steps": [{"type": "one", "args": []}, {"type": "two", "args": []}]}
+    await server.workflows.create(*decode_object(msgspec.json.encode(definition)))
+    (one,) = await server.fetch()
+    await server.backend.commit([server.ack_of(one)])
+    server.clock.advance(1000)
+    troubles = [trouble]
+
+    async def stand_in_the_way(_: Backend, commit: Commit) -> None:
+        if commit.workflows and troubles:
+            raise troubles.pop()
+
+    server.meddle(stand_in_the_way)
+    if isinstance(trouble, BackendUnavailableError):
+        # The store being away ends the look: the loop waits before the next one.
+        with pytest.raises(BackendUnavailableError):
+            await server.service.maintenance.look()
+    else:
+        await server.service.maintenance.look()
+        assert "A workflow could not go on" in caplog.text
+    await server.tick()
+    assert len(await server.fetch()) == 1
 
 
 async def test_beats_are_noted_by_the_store(server: Any) -> None:

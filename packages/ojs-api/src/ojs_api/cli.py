@@ -191,17 +191,18 @@ async def check(environ: Mapping[str, str]) -> int:
     refuse_unsafe(settings)
     backend = load_backend(settings.backend, environ)
     refuse_unshareable(settings, backend)
+    for line in _notices(settings, environ):
+        print(f"warning: {line}")
     try:
         await backend.open()
         await backend.ping()
-        warnings = await backend.warnings()
+        for line in await backend.warnings():
+            print(f"warning: {line}")
     except BackendUnavailableError as error:
         print(f"store: cannot be used: {error}")
         return 1
     finally:
         await backend.close()
-    for line in [*_notices(settings, environ), *warnings]:
-        print(f"warning: {line}")
     print(f"store: {settings.backend} answers")
     return 0
 

@@ -43,6 +43,9 @@ LINGER_S: Final = 5.0
 # the header is about to be read again (see `_read_again`); in CLOSING whatever comes is thrown away.
 IDLE, HEADER, BODY, UPGRADE, CLOSING = range(5)
 
+# What decides where a request ends and what comes after it, and what uvicorn itself looks for.
+FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
+
 _clock = SystemClock()
 
 
@@ -200,6 +203,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # Bytes since the request, or the last piece of its body, began. An upper bound: whole slices are counted.
         self._unparsed_bytes = 0
         self._body_bytes = 0
+        self._framing: dict[bytes, bytes] = {}
         # Cycles before `self.cycle` that are not answered yet; only pipelining clients have any.
         self._earlier: list[RequestResponseCycle] = []
         self.url = b""
@@ -283,6 +287,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """Note that a request begins."""
         super().on_message_begin()
         self._phase = HEADER
+        self._framing = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header field, and note those that say where the request ends."""
+        name = name.lower()
+        if name not in FRAMING:
+            self.headers.append((name, value))
+            return
+        if name in self._framing:
+            raise InvalidRequestError("A field that says where the request ends may be there once.")
+        self._framing[name] = value
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Refuse the request by its header, or have it answered."""
@@ -300,33 +316,33 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._header_too_large()
         if len(self.pipeline) >= PIPELINED_MAX:
             raise TooManyPipelinedError(f"More than {PIPELINED_MAX} requests wait on this connection.")
-        length = coding = None
-        for name, value in headers:
-            if name == b"content-length":
-                length = value
-                if int(value) > limits.body_max_bytes:
-                    raise self._body_too_large()
-            elif name == b"transfer-encoding":
-                if coding is not None or value.lower() != b"chunked":
-                    raise InvalidRequestError("The only transfer coding supported is 'chunked', once.")
-                coding = value
-            elif name == b"upgrade" and self.parser.should_upgrade() and not self._should_upgrade():
+        if self._framing:
+            self._check_framing()
+            if b"upgrade" in self._framing and self.parser.should_upgrade() and not self._should_upgrade():
                 self._phase = UPGRADE
                 return
-        # The parser sees to this as well; two readings of one length are how requests are smuggled past a proxy.
-        if coding is not None and length is not None:
-            raise InvalidRequestError("Content-Length and Transfer-Encoding exclude each other.")
 
         previous = self.cycle
         super().on_headers_complete()
         if self.pipeline:
             self._earlier = [cycle for cycle in self._earlier if not cycle.response_complete]
             self._earlier.append(previous)
-        if coding is not None:
+        if b"transfer-encoding" in self._framing:
             # uvicorn would add the trailers to the header the application is looking at.
             self.headers = []
         self._phase = BODY
         self._deadline = 0.0
+
+    def _check_framing(self) -> None:
+        length = self._framing.get(b"content-length")
+        coding = self._framing.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
+            raise InvalidRequestError("The only transfer coding supported is 'chunked'.")
+        # The parser sees to this as well; two readings of one length are how requests are smuggled past a proxy.
+        if coding is not None and length is not None:
+            raise InvalidRequestError("Content-Length and Transfer-Encoding exclude each other.")
+        if length is not None and int(length) > self.limits.body_max_bytes:
+            raise self._body_too_large()
 
     def on_body(self, body: bytes) -> None:
         """Count a piece of the body."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -58,6 +58,8 @@ STANDARD = frozenset(
     "retry retry_policy unique tags visibility_timeout visibility_timeout_ms pending rate_limit".split()
 )
 """Attributes with a meaning; everything else at the top level is unknown and echoed."""
+
+_NOT_ECHOED = SYSTEM_MANAGED | STANDARD
 
 _decode_raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_value = msgspec.json.Decoder().decode
@@ -246,40 +248,59 @@ def _check_rate_limit(value: object, field: str) -> int | None:
     return per_second
 
 
-class _Fields:
-    """The attributes of one request, `options` before the envelope, null as absent."""
+class _Field(NamedTuple):
+    """How a standard attribute is read.
 
-    __slots__ = ("_envelope", "_options", "_raw", "_raw_options")
+    `check` gets the value, its path for messages, and the moment of receipt. `rank`: of several attributes for one
+    target, the one with the highest counts. `kept`: the text is echoed as sent.
+    """
 
-    def __init__(self, envelope: dict[str, Any], raw: dict[str, Raw]) -> None:
-        options = envelope.get("options")
-        if options is not None and not isinstance(options, dict):
-            raise invalid("options", "an object", options)
-        self._envelope = envelope
-        self._raw = raw
-        self._options: dict[str, Any] = options or {}
-        self._raw_options: dict[str, Raw] | None = None
+    target: str
+    check: Callable[[Any, str, int], Any]
+    rank: int = 0
+    kept: bool = False
 
-    def find(self, *names: str) -> tuple[str, Any] | None:
-        """Return (field path, value) of the first that is set: all names in options, then all in the envelope."""
-        for name in names:
-            value = self._options.get(name)
-            if value is not None:
-                return f"options.{name}", value
-        for name in names:
-            value = self._envelope.get(name)
-            if value is not None:
-                return name, value
-        return None
 
-    def text(self, path: str) -> Raw:
-        """Return the JSON text of a field that `find` named."""
-        name = path.removeprefix("options.")
-        if name == path:
-            return self._raw[name]
-        if self._raw_options is None:
-            self._raw_options = _decode_raw_object(self._raw["options"])
-        return self._raw_options[name]
+_FIELDS: Mapping[str, _Field] = {
+    "queue": _Field("queue", lambda value, path, _: check_queue(value, path)),
+    "priority": _Field("priority", lambda value, path, _: _check_priority(value, path)),
+    "scheduled_at": _Field("scheduled_at", _check_instant, rank=1, kept=True),
+    "delay_until": _Field("scheduled_at", _check_instant, kept=True),
+    "expires_at": _Field("expires_at", _check_instant, kept=True),
+    "timeout_ms": _Field("timeout_ms", lambda value, path, _: _check_ms(value, path), rank=1),
+    "timeout": _Field("timeout_ms", lambda value, path, _: _check_ms(value, path, 1000)),
+    "visibility_timeout_ms": _Field("visibility_timeout_ms", lambda value, path, _: _check_ms(value, path), rank=1),
+    "visibility_timeout": _Field("visibility_timeout_ms", lambda value, path, _: _check_visibility(value, path)),
+    "tags": _Field("tags", lambda value, _path, _: _check_tags(value)),
+    "pending": _Field("pending", lambda value, path, _: _check_bool(value, path)),
+    "rate_limit": _Field("max_per_second", lambda value, path, _: _check_rate_limit(value, path)),
+    "schema": _Field("schema", lambda value, _path, _: _check_schema(value)),
+    "retry": _Field("retry", lambda value, _path, _: parse_retry_policy(value), rank=1, kept=True),
+    "retry_policy": _Field("retry", lambda value, _path, _: parse_retry_policy(value), kept=True),
+    "unique": _Field("unique", lambda value, _path, _: parse_unique_policy(value), kept=True),
+}
+"""What may stand in `options` or beside it (C-ENV-23)."""
+
+
+class _Found(NamedTuple):
+    field: _Field
+    prefix: str
+    name: str
+    value: Any
+
+
+def _find_fields(envelope: dict[str, Any], options: dict[str, Any]) -> list[_Found]:
+    """Return what is given for each target: `options` before the envelope, null as absent (C-ENV-23, C-ENV-25)."""
+    found: dict[str, _Found] = {}
+    for prefix, level in (("", envelope), ("options.", options)):
+        for name, value in level.items():
+            field = _FIELDS.get(name)
+            if field is None or value is None:
+                continue
+            rival = found.get(field.target)
+            if rival is None or rival.prefix != prefix or rival.field.rank < field.rank:
+                found[field.target] = _Found(field, prefix, name, value)
+    return list(found.values())
 
 
 def parse_job_request(text: bytes | Raw, now: int, *, what: str = "The body") -> JobRequest:
@@ -306,71 +327,59 @@ def parse_job_request(text: bytes | Raw, now: int, *, what: str = "The body") ->
 
 def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) -> JobRequest:
     """Validate a request that `decode_object` has decoded; see `parse_job_request`."""
-    fields = _Fields(envelope, raw)
+    options = envelope.get("options")
+    if options is None:
+        options = {}
+    elif not isinstance(options, dict):
+        raise invalid("options", "an object", options)
     _check_specversion(envelope.get("specversion"))
     job_id = _check_id(envelope.get("id"))
     job_type = check_job_type(envelope.get("type"))
     if "args" not in envelope:
         raise InvalidRequestError("'args' is required.", field="args", expected="an array", received="nothing")
     _check_args(envelope["args"])
-
+    read: dict[str, Any] = {}
     sent: dict[str, Raw] = {}
-    optional: dict[str, Any] = {}
-
-    def take(target: str, names: tuple[str, ...], check: Callable[[Any, str], Any], keep: str | None = None) -> None:
-        found = fields.find(*names)
-        if found is not None:
-            path, value = found
-            optional[target] = check(value, path)
-            if keep is not None:
-                relative = isinstance(value, str) and value.startswith("+")
-                sent[keep] = Raw(_encode(format_ms(optional[target]))) if relative else fields.text(path)
-
-    def instant(value: object, field: str) -> int:
-        return _check_instant(value, field, now)
-
-    take("queue", ("queue",), check_queue)
-    take("priority", ("priority",), _check_priority)
-    take("scheduled_at", ("scheduled_at", "delay_until"), instant, "scheduled_at")
-    take("expires_at", ("expires_at",), instant, "expires_at")
-    take("timeout_ms", ("timeout",), lambda value, field: _check_ms(value, field, 1000))
-    take("timeout_ms", ("timeout_ms",), _check_ms)
-    take("visibility_timeout_ms", ("visibility_timeout",), _check_visibility)
-    take("visibility_timeout_ms", ("visibility_timeout_ms",), _check_ms)
-    take("tags", ("tags",), lambda value, _: _check_tags(value))
-    take("pending", ("pending",), _check_bool)
-    take("max_per_second", ("rate_limit",), _check_rate_limit)
-    take("schema", ("schema",), lambda value, _: _check_schema(value))
-    take("retry", ("retry", "retry_policy"), lambda value, _: parse_retry_policy(value), "retry")
-    take("unique", ("unique",), lambda value, _: parse_unique_policy(value), "unique")
-    if optional.get("pending") and optional.get("scheduled_at", now) > now:
+    raw_options: dict[str, Raw] | None = None
+    for field, prefix, name, value in _find_fields(envelope, options):
+        read[field.target] = field.check(value, prefix + name, now)
+        if not field.kept:
+            continue
+        if isinstance(value, str) and value.startswith("+"):
+            # A relative time is echoed as the instant it meant (C-ENV-15).
+            sent[field.target] = Raw(_encode(format_ms(read[field.target])))
+        elif prefix:
+            raw_options = raw_options or _decode_raw_object(raw["options"])
+            sent[field.target] = raw_options[name]
+        else:
+            sent[field.target] = raw[name]
+    if read.get("pending") and read.get("scheduled_at", now) > now:
         raise InvalidRequestError(
             "'pending' and a future schedule exclude each other.", field="options.pending", expected="one of the two"
         )
-    meta = _meta(envelope, raw, fields)
-    extra = {key: text for key, text in raw.items() if key not in STANDARD and key not in SYSTEM_MANAGED}
+    extra = {name: text for name, text in raw.items() if name not in _NOT_ECHOED}
     return JobRequest(
         id=job_id,
         type=job_type,
         args=raw["args"],
-        meta=meta,
+        meta=_meta(envelope, raw),
         as_sent=Raw(_encode(sent)) if sent else None,
         extra=Raw(_encode(extra)) if extra else None,
-        **optional,
+        **read,
     )
 
 
-def _meta(envelope: dict[str, Any], raw: dict[str, Raw], fields: _Fields) -> Raw:
+def _meta(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
     """Return `meta` as text, with `options.metadata` merged under it (C-ENV-07, C-ENV-19)."""
     value = envelope.get("meta")
     if value is not None and not isinstance(value, dict):
         raise invalid("meta", "an object", value)
     meta = EMPTY_OBJECT if value is None else raw["meta"]
-    found = fields.find("metadata")
-    if found is not None and found[0] == "options.metadata":
-        if not isinstance(found[1], dict):
-            raise invalid("options.metadata", "an object", found[1])
-        meta = merge_objects(fields.text("options.metadata"), meta)
+    below = (envelope.get("options") or {}).get("metadata")
+    if below is not None:
+        if not isinstance(below, dict):
+            raise invalid("options.metadata", "an object", below)
+        meta = merge_objects(_decode_raw_object(raw["options"])["metadata"], meta)
     size = len(bytes(meta))
     if size > META_MAX_BYTES:
         raise MetadataTooLargeError(
@@ -473,7 +482,7 @@ def parse_revival(override: dict[str, Any], raw: dict[str, Raw]) -> Revival:
     return Revival(
         queue=check_queue(given["queue"], "override.queue") if "queue" in given else None,
         args=raw["args"] if "args" in given else None,
-        meta=_meta(override, raw, _Fields(override, raw)) if "meta" in given else None,
+        meta=_meta(override, raw) if "meta" in given else None,
         retry=parse_retry_policy(given["retry"]) if "retry" in given else None,
         retry_text=raw["retry"] if "retry" in given else None,
     )

@@ -18,7 +18,7 @@ from msgspec import Struct
 from ojs_core.errors import StateConflictError
 from ojs_core.events import EventDraft
 from ojs_core.job import ERRORS_KEPT, TERMINAL, WAITING, Job, JobError, JobState
-from ojs_core.retry import Discard, Retry, decide_failure
+from ojs_core.retry import Discard, decide_failure
 from ojs_core.timestamps import format_ms
 
 
@@ -399,30 +399,28 @@ def plan_failure(
     )
     failed = EventDraft("job.failed", {"error": _error_facts(error)})
     guard = {"version": job.version, "worker_id": worker_id, "fence": fence}
-    match decision:
-        case Retry(delay_ms=delay):
-            next_retry_at = now + delay
-            retrying = EventDraft(
-                "job.retrying",
-                {
-                    "max_attempts": job.retry.max_attempts,
-                    "next_retry_at": format_ms(next_retry_at),
-                    "retry_delay_ms": delay,
-                    "error": _error_facts(error),
-                },
-            )
-            return _plan(
-                job.id,
-                LifecycleEvent.RETRY,
-                now,
-                **guard,
-                changes={**RELEASED, "retry_delay_ms": delay, "next_retry_at": next_retry_at},
-                error=error,
-                wake_at=next_retry_at,
-                events=(failed, retrying),
-            )
-        case Discard(dead_letter=dead):
-            return _discard(job, now, retention, error, failed, dead=dead, guard=guard)
+    if isinstance(decision, Discard):
+        return _discard(job, now, retention, error, failed, dead=decision.dead_letter, guard=guard)
+    next_retry_at = now + decision.delay_ms
+    retrying = EventDraft(
+        "job.retrying",
+        {
+            "max_attempts": job.retry.max_attempts,
+            "next_retry_at": format_ms(next_retry_at),
+            "retry_delay_ms": decision.delay_ms,
+            "error": _error_facts(error),
+        },
+    )
+    return _plan(
+        job.id,
+        LifecycleEvent.RETRY,
+        now,
+        **guard,
+        changes={**RELEASED, "retry_delay_ms": decision.delay_ms, "next_retry_at": next_retry_at},
+        error=error,
+        wake_at=next_retry_at,
+        events=(failed, retrying),
+    )
 
 
 def _discard(  # noqa: PLR0913 - one caller's values, in one place

@@ -269,7 +269,7 @@ class JobService:
     async def revive(self, job_id: str, revival: Revival | None = None) -> Change:
         """Make a dead letter available again with a fresh set of attempts (T17)."""
         for _ in range(ROUNDS_MAX):
-            job = await self.dead_letter(job_id)
+            job = await self._noted_dead_letter(job_id)
             transition = plan_revive(job, self._context.clock.now(), revival.changes(job) if revival else {})
             answer = await self._context.commits.ask(Commit(transitions=(transition,)))
             if isinstance(answer, Committed):
@@ -279,11 +279,20 @@ class JobService:
     async def delete_dead_letter(self, job_id: str) -> Job:
         """Remove a dead letter and its record (C-DLQ-06)."""
         for _ in range(ROUNDS_MAX):
-            job = await self.dead_letter(job_id)
+            job = await self._noted_dead_letter(job_id)
             answer = await self._context.commits.ask(Commit(removals=(Removal(job_id, job.version),)))
             if isinstance(answer, Committed):
                 return job
         raise keeps_changing(job_id)
+
+    async def _noted_dead_letter(self, job_id: str) -> Job:
+        """Read a dead letter. Its workflow, if it has one, knows of its end by then: else it would wait for ever."""
+        job = await self.dead_letter(job_id)
+        if job.workflow_id is None or job.advanced:
+            return job
+        for error in await self._ended([job]):
+            raise error
+        return await self.dead_letter(job_id)
 
     # How a swap is made.
 

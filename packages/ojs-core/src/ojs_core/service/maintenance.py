@@ -78,9 +78,13 @@ class Maintenance:
                 await asyncio.sleep(FAILED_PAUSE_S)
 
     async def _until_next_due(self) -> None:
-        wake_at = await self._context.backend.next_wake_at()
-        left = POLL_MS if wake_at is None else wake_at - self._context.clock.now()
-        await asyncio.sleep(min(max(left, 1), POLL_MS) / 1000)
+        """Sleep until something is due. Asked anew at least every `POLL_MS`: others write to the store too."""
+        while True:
+            wake_at = await self._context.backend.next_wake_at()
+            left = POLL_MS if wake_at is None else wake_at - self._context.clock.now()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, POLL_MS) / 1000)
 
     # The clock.
 
@@ -112,6 +116,7 @@ class Maintenance:
             if isinstance(error, BackendUnavailableError):
                 raise error
             log.error("A workflow could not go on; it is tried again.", exc_info=error)
+            await _breathe()
 
     def _decide(self, job: Job, now: int) -> Commit:
         """Return what the clock does to a due job."""
@@ -176,6 +181,12 @@ async def _each(wake: Callable[[Woken], Awaitable[None]], records: Sequence[Woke
             raise
         except Exception:
             log.exception("What is due for %s failed; it is tried again.", record)
+            await _breathe()
+
+
+async def _breathe() -> None:
+    """Pause, so that what stays due because it fails does not keep the loop spinning."""
+    await asyncio.sleep(POLL_MS / 1000)
 
 
 def _every(seconds: float) -> Callable[[], Awaitable[None]]:

@@ -1,8 +1,8 @@
 """The kit: what a backend author needs to prove a backend, and anyone else to test against one.
 
-Install `ojs-core[testing]`. Inherit `BackendContract` with a `backend` fixture, hand a factory to `model_test_case`, and a
-backend is held to every sentence of `ojs_core.backend`. The names are imported when first used, because pytest imports this
-package before it starts to rewrite the assertions of the contract.
+Install `ojs-core[testing]`. Inherit `BackendContract` with a `backend` fixture, hand a factory to `model_test_case`,
+and a backend is held to every sentence of `ojs_core.backend`. The names are imported when first used, because pytest
+imports this package before it starts to rewrite the assertions of the contract.
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ def make_id(at: int = NOW) -> str:
     return f"{at >> 16:08x}-{at & 0xFFFF:04x}-7000-8{number >> 48:03x}-{number & 0xFFFF_FFFF_FFFF:012x}"
 
 
-def _over(fields: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of any record
+def _over(fields: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
-def make_job(state: JobState = JobState.AVAILABLE, **fields: Any) -> Job:  # noqa: ANN401 - the fields of Job
+def make_job(state: JobState = JobState.AVAILABLE, **fields: Any) -> Job:
     """Return a job as core would insert it; `state` is its first one.
 
     A scheduled job is due an hour after its creation unless `scheduled_at` says otherwise, and `wake_at` follows.
@@ -72,7 +72,7 @@ def make_new(
     hold: Hold | None = None,
     max_per_second: int | None = None,
     events: tuple[EventDraft, ...] | None = None,
-    **fields: Any,  # noqa: ANN401 - the fields of Job
+    **fields: Any,
 ) -> NewJob:
     """Return an insert of `make_job`, by default with the event core gives it."""
     if events is None:
@@ -91,7 +91,7 @@ def make_unique(
     fingerprint: str = "f" * 64,
     *states: JobState,
     since: int | None = None,
-    **fields: Any,  # noqa: ANN401
+    **fields: Any,
 ) -> NewJob:
     """Return an insert with a hold on `fingerprint` against jobs in `states`."""
     return make_new(hold=make_hold(*states, since=since), fingerprint=fingerprint, **fields)
@@ -103,7 +103,7 @@ def make_transition(
     *,
     at: int = NOW,
     changes: Mapping[str, Any] | None = None,
-    **rest: Any,  # noqa: ANN401 - the fields of Transition
+    **rest: Any,
 ) -> Transition:
     """Return the swap of an event of the table, guarded by the states of the table alone."""
     expected, to = TRANSITIONS[event]
@@ -134,7 +134,7 @@ def make_note(job: Job, *, at: int = NOW, member_wake_at: int | None = None) -> 
     )
 
 
-def make_claim(*queues: str, **fields: Any) -> ClaimRequest:  # noqa: ANN401 - the fields of ClaimRequest
+def make_claim(*queues: str, **fields: Any) -> ClaimRequest:
     """Return a claim of one job of `queues` (`default`)."""
     return ClaimRequest(
         **_over(
@@ -148,7 +148,7 @@ def make_claim(*queues: str, **fields: Any) -> ClaimRequest:  # noqa: ANN401 - t
     )
 
 
-def make_worker(worker_id: str = "worker-1", **fields: Any) -> Worker:  # noqa: ANN401 - the fields of Worker
+def make_worker(worker_id: str = "worker-1", **fields: Any) -> Worker:
     """Return the report of a worker."""
     return Worker(**{"id": worker_id, "first_seen_at": NOW, "last_seen_at": NOW, **fields})
 
@@ -158,14 +158,14 @@ def make_beat(
     *job_ids: str,
     now: int = NOW,
     lease_ms: int | None = None,
-    **fields: Any,  # noqa: ANN401 - the fields of Worker
+    **fields: Any,
 ) -> BeatRequest:
     """Return a heartbeat that names `job_ids`."""
     worker = make_worker(worker_id, **fields)
     return BeatRequest(worker=worker, job_ids=job_ids, now=now, lease_ms=lease_ms)
 
 
-def make_error(error_type: str = "TestError", **fields: Any) -> JobError:  # noqa: ANN401 - the fields of JobError
+def make_error(error_type: str = "TestError", **fields: Any) -> JobError:
     """Return one failure."""
     return JobError(
         **_over(
@@ -179,7 +179,7 @@ def make_error(error_type: str = "TestError", **fields: Any) -> JobError:  # noq
     )
 
 
-def make_cron(name: str = "nightly", **fields: Any) -> CronEntry:  # noqa: ANN401 - the fields of CronEntry
+def make_cron(name: str = "nightly", **fields: Any) -> CronEntry:
     """Return a cron entry, due a minute from the beginning."""
     return CronEntry(
         **_over(
@@ -195,7 +195,7 @@ def make_cron(name: str = "nightly", **fields: Any) -> CronEntry:  # noqa: ANN40
     )
 
 
-def make_workflow(**fields: Any) -> Workflow:  # noqa: ANN401 - the fields of Workflow
+def make_workflow(**fields: Any) -> Workflow:
     """Return a running chain of two steps."""
     step = Raw(b'{"type":"test.step","args":[]}')
     return Workflow(
@@ -213,6 +213,6 @@ def make_workflow(**fields: Any) -> Workflow:  # noqa: ANN401 - the fields of Wo
     )
 
 
-def make_event(event_type: str = "worker.stopped", **fields: Any) -> Event:  # noqa: ANN401 - the fields of Event
+def make_event(event_type: str = "worker.stopped", **fields: Any) -> Event:
     """Return an event that is not about a job."""
     return Event(**{"type": event_type, "at": NOW, "subject": "worker-1", "data": Raw(b"{}"), **fields})

@@ -16,8 +16,8 @@ Moment: TypeAlias = Literal["before", "after"]
 class FaultyBackend(BackendWrapper):
     """Raises `BackendUnavailableError` where the test says so; otherwise hands calls through.
 
-    The two faults look the same to the caller and are not: one `before` the call leaves the store as it was, one `after`
-    it loses only the answer.
+    The two faults look the same to the caller and are not: one `before` the call leaves the store as it was, one
+    `after` it loses only the answer.
     """
 
     def __init__(self, inner: Backend) -> None:
@@ -29,7 +29,7 @@ class FaultyBackend(BackendWrapper):
     def fail(self, method: str, moment: Moment, *, after_calls: int = 0, times: int = 1) -> None:
         """Let calls of a method fail: `times` in a row, once `after_calls` more have gone well."""
         if not callable(getattr(self, method, None)):
-            raise ValueError(f"'{method}' is not a method of the seam")
+            raise ValueError(f"'{method}' is not a method of the seam")  # noqa: TRY004 - the value is wrong
         planned = self._planned[method]
         planned.extend([None] * after_calls)
         planned.extend([moment] * times)

@@ -2,14 +2,15 @@
 
     TestModel = model_test_case(lambda: MyBackend(...))  # on a store of its own; it is reset for each sequence
 
-After each command everything that the two stores show is compared. Left open are only what the contract leaves open: the
-numbers in `seq` (but not the order they make), event ids, the order of events of different subjects within one step, and
-how many expired jobs a claim reports beyond those in front of what it handed out.
+After each command everything that the two stores show is compared, but for what the contract leaves open: the numbers
+in `seq` (not the order they make), event ids, the order of events of different subjects within one step, and how many
+expired jobs a claim reports beyond those in front of what it handed out.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ojs_core.backend import Backend, Change, Claimed, Commit, Committed, EventQuery, JobQuery, Refused
+from ojs_core.backend import Backend, Change, Claimed, ClaimRequest, Commit, Committed, EventQuery, JobQuery, Refused
 from ojs_core.events import Event
 from ojs_core.job import Job, JobState, replace_fields
 from ojs_core.memory import MemoryBackend
@@ -42,8 +43,11 @@ from ojs_core.testing.moves import (
     claims,
     inserts,
     picks,
+    population,
     queries,
+    soon,
     swaps,
+    sweep,
     writes,
 )
 
@@ -52,7 +56,7 @@ ALL = 10_000
 """More of anything than a sequence of commands makes."""
 
 
-def model_test_case(make: Callable[[], Backend], *, examples: int = 50, steps: int = 25) -> type[TestCase]:
+def model_test_case(make: Callable[[], Backend], *, examples: int = 60, steps: int = 30) -> type[TestCase]:
     """Return a test case that compares the backends `make` makes with the reference.
 
     Args:
@@ -78,9 +82,9 @@ def model_test_case(make: Callable[[], Backend], *, examples: int = 50, steps: i
 class ModelMachine(RuleBasedStateMachine):
     """Both stores, and what was done to them."""
 
+    @abstractmethod
     def make(self) -> Backend:
         """Make the backend to compare."""
-        raise NotImplementedError
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,15 +95,19 @@ class ModelMachine(RuleBasedStateMachine):
         self._cursors: dict[int, str] = {}
         self._instants: set[int] = set()
 
-    @initialize()
-    def open(self) -> None:
-        """Begin with two empty stores."""
+    @initialize(populated=st.sampled_from([True, True, True, False]))
+    def open(self, populated: bool) -> None:  # noqa: FBT001 - drawn by name
+        """Begin with two empty stores, or with a few jobs in each state."""
 
         async def opened(backend: Backend) -> None:
             await backend.open()
             await backend.reset()
 
         self._both(opened)
+        if populated:
+            for commits, requests in population(self._situation):
+                self._commit(commits)
+                self._claim(requests)
 
     def teardown(self) -> None:
         """Close them."""
@@ -154,11 +162,28 @@ class ModelMachine(RuleBasedStateMachine):
     @rule(drawn=st.lists(claims, min_size=1, max_size=2))
     def claim(self, drawn: Sequence[Claim]) -> None:
         """Claims, in one call."""
+        self._claim([claim.build(self._situation) for claim in drawn])
+
+    @rule(drawn=claims, swaps=st.lists(swaps, min_size=1, max_size=3))
+    def work(self, drawn: Claim, swaps: Sequence[Swap]) -> None:
+        """Claim, and end what was claimed."""
+        claimed = self._claim([drawn.build(self._situation)])
+        built = [swap.of(job, self._situation) for swap, job in zip(swaps, claimed, strict=False)]
+        self._commit([Commit(transitions=(transition,)) for transition in built])
+
+    @rule(limit=picks, wake_in=soon)
+    def sweep(self, limit: int, wake_in: int | None) -> None:
+        """Do what the clock asks for, with a few of the jobs that are due."""
+        due, _ = self._both(lambda backend: backend.due_jobs(self._situation.now, limit + 1))
+        self._commit([Commit(transitions=(sweep(job, self._situation.now, wake_in),)) for job in due])
+
+    def _claim(self, requests: Sequence[ClaimRequest]) -> list[Job]:
         self._instants.add(self._situation.now)
-        requests = [claim.build(self._situation) for claim in drawn]
         expected, answers = self._both(lambda backend: backend.claim(requests))
+        assert len(answers) == len(requests)
         for wanted, answer in zip(expected, answers, strict=True):
             self._compare_claims(wanted, answer)
+        return [job for wanted in expected for job in wanted.jobs]
 
     def _compare_claims(self, wanted: Claimed, answer: Claimed) -> None:
         assert _unplaced(answer.jobs) == _unplaced(wanted.jobs)
@@ -326,8 +351,7 @@ def _line(jobs: Sequence[Job]) -> dict[str, list[str]]:
 
 
 def _plain(answer: Committed | Refused) -> object:
-    if isinstance(answer, Refused):
-        return answer
+    assert isinstance(answer, Committed), answer
     changed = [Change(replace_fields(change.job, seq=0), change.previous) for change in answer.changed]
     return _unplaced(answer.inserted), changed
 

@@ -1,7 +1,7 @@
 """The moves of the model test: what hypothesis draws, and how it becomes a request to a store.
 
-A draw knows nothing of the store; it says "the fourth job" or "an event its state allows", and the situation of the moment
-turns that into ids, versions and instants. So a failing sequence shrinks, and replays the same.
+A draw knows nothing of the store; it says "the fourth job" or "an event its state allows", and the situation of the
+moment turns that into ids, versions and instants. So a failing sequence shrinks, and replays the same.
 """
 
 from __future__ import annotations
@@ -137,8 +137,10 @@ class Swap(NamedTuple):
 
     def build(self, situation: Situation) -> Transition | None:
         job = situation.pick(self.job)
-        if job is None:
-            return None
+        return None if job is None else self.of(job, situation)
+
+    def of(self, job: Job, situation: Situation) -> Transition:
+        """Return the swap of this very job."""
         now = situation.now
         events = [event for event in EVENTS if job.state in TRANSITIONS[event][0]] if self.allowed else EVENTS
         if not events:
@@ -193,6 +195,58 @@ swaps = st.builds(
     wake_in=soon,
     queue=st.sampled_from(QUEUES),
 )
+
+
+def sweep(job: Job, now: int, wake_in: int | None) -> Transition:
+    """Return what the clock does to a due job; `wake_in` is when it does so again."""
+    if job.state in TERMINAL:
+        return make_note(job, at=now, member_wake_at=now + DAY)
+    if job.state is JobState.ACTIVE:
+        event = LifecycleEvent.LAPSE
+    elif job.expires_at is not None and job.expires_at <= now:
+        event = LifecycleEvent.EXPIRE
+    else:
+        event = LifecycleEvent.PROMOTE if job.state in TRANSITIONS[LifecycleEvent.PROMOTE][0] else LifecycleEvent.CANCEL
+    wake_at = None if wake_in is None else now + wake_in
+    changes = _changes(event, now, job.queue)
+    return make_transition(event, job.id, at=now, version=job.version, changes=changes, wake_at=wake_at)
+
+
+def population(situation: Situation) -> list[tuple[list[Commit], list[ClaimRequest]]]:
+    """Return commits and claims, in turn, that leave a few jobs in every state."""
+
+    def some(queue: str, *states: JobState, **fields: Any) -> Commit:
+        return Commit(inserts=tuple(make_new(state, id=situation.new_id(), queue=queue, **fields) for state in states))
+
+    ready = JobState.AVAILABLE
+    first = [some("a", *[ready] * 6), some("b", *[ready] * 2, fingerprint="0" * 64, hold=None)]
+    jobs = [new.job for commit in first for new in commit.inserts]
+    ends = (LifecycleEvent.ACK, LifecycleEvent.RETRY, LifecycleEvent.DISCARD, LifecycleEvent.CANCEL)
+    swaps = [
+        make_transition(
+            event,
+            job.id,
+            at=NOW,
+            changes=_changes(event, NOW, job.queue),
+            wake_at=NOW + 1000,
+            error=None if event is LifecycleEvent.ACK else make_error("Error1"),
+        )
+        for event, job in zip(ends, jobs, strict=False)
+    ]
+    return [
+        (first, [make_claim("a", count=3, worker_id="w1"), make_claim("a", "b", count=4, worker_id="w2")]),
+        ([Commit(transitions=(swap,)) for swap in swaps], [make_claim("never-seen", worker_id="w1")]),
+        (
+            [
+                some("a", ready, ready, JobState.PENDING, JobState.SCHEDULED, expires_at=NOW + 1500),
+                some("b", ready, ready, priority=1, max_per_second=3),
+                some("a.b", ready, ready, workflow_id=FLOWS[0]),
+                Commit(cron=CronWrite(CRONS[0], make_cron(CRONS[0]), 0)),
+                Commit(workflows=(WorkflowWrite(FLOWS[0], make_workflow(id=FLOWS[0], wake_at=NOW), 0),)),
+            ],
+            [make_claim("a.b")],
+        ),
+    ]
 
 
 class Write(NamedTuple):

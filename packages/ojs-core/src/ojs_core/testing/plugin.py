@@ -1,6 +1,6 @@
 """The pytest plugin of the kit: readable assertion failures in the contract, and the fixture `clock`.
 
-pytest loads it at its start wherever `ojs-core` is installed, so it imports nothing of the kit until a test asks for it.
+pytest loads it at its start wherever `ojs-core` is installed, so it imports nothing of the kit until a test asks.
 """
 
 from __future__ import annotations

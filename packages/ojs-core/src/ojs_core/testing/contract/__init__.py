@@ -1,4 +1,4 @@
-"""The contract of a backend, as tests to inherit: every sentence of `ojs_core.backend`, and nothing about any one store.
+"""The contract of a backend, as tests to inherit: every sentence of `ojs_core.backend`, nothing about any one store.
 
     class TestMine(BackendContract):
         @pytest.fixture
@@ -8,8 +8,9 @@
             yield backend
             await backend.close()
 
-Where `capabilities.shared` is set, a fixture `second` gives another backend on the same store; `unopened` gives one that was
-never opened. `capabilities` alone selects tests: none asks which backend it runs on, sleeps, or reads the clock of the machine.
+Where `capabilities.shared` is set, a fixture `second` gives another backend on the same store; `unopened` gives one
+that was never opened. `capabilities` alone selects tests: none asks which backend it runs on, sleeps, or reads the
+clock of the machine.
 """
 
 from __future__ import annotations
@@ -89,4 +90,4 @@ class BackendContract(
     ConcurrencyContract,
     SharedContract,
 ):
-    """All of it. Two classes must not name a test alike: one would hide the other (a test of this repository watches it)."""
+    """All of it. Two classes must not name a test alike, since one would hide the other."""

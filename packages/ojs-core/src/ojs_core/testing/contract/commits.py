@@ -122,7 +122,7 @@ class _Bench:
             "cron that is gone": CronWrite("weekly", make_cron("weekly"), 1),
         }
         if conflict in inserts:
-            return conflict.split()[0], 2, {**parts, "inserts": (first, unique, inserts[conflict])}
+            return conflict.split(maxsplit=1)[0], 2, {**parts, "inserts": (first, unique, inserts[conflict])}
         if conflict in transitions:
             return "transition", 1, {**parts, "transitions": (*parts["transitions"], transitions[conflict])}
         if conflict in removals:
@@ -232,6 +232,13 @@ class CommitContract(BackendFixtures):
             for answer in answers
         ]
         assert kinds == [[], ["id"], ["hold"], [], ["transition"], [], [], ["workflow"], [], []]
+        found = [conflict.job for answer in answers if isinstance(answer, Refused) for conflict in answer.conflicts]
+        assert [job and (job.id, job.state, job.version) for job in found] == [
+            (job_id, "available", 1),
+            (job_id, "available", 1),
+            (job_id, "cancelled", 2),
+            None,
+        ]
         assert await counts(backend) == {"available": 2}
         assert await backend.get_cron("c") is None
 

@@ -1,4 +1,4 @@
-"""Payload fidelity: what a client sent comes back byte for byte, whatever happened to the job in between (C-JSON-05)."""
+"""Payload fidelity: what a client sent comes back byte for byte, whatever happened to the job meanwhile (C-JSON-05)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VALUES = {
     "decomposed": '"e\u0301"',
     "both as keys": '{"é":1,"e\u0301":2}',
     "byte order mark": '"\ufeff"',
-    "right to left": '"שלום ‏ العربية"',
+    "right to left": '"\u05e9\u05dc\u05d5\u05dd \u200f\u202e \u0627\u0644"',
     "spaces": '[ 1 ,\t{ "a" :\n"b" }\r\n]',
     "placeholders": '"%s $1 ? :a {0} {{x}} ${y} ; -- \' \\" `"',
     "markup": '"<script>&amp;</script>"',

@@ -13,7 +13,6 @@ from ojs_core.testing.contract.steps import (
     FAR,
     accept,
     claim_ids,
-    commit,
     counts,
     data_of,
     events,
@@ -180,9 +179,9 @@ class InsertContract(BackendFixtures):
     async def test_many_commits_in_one_call(self, backend: Backend) -> None:
         """What arrives together is stored together, each with its own answer, in the order of the calls."""
         shared = make_id()
-        news = [make_new() if n % 3 else make_new(id=shared) for n in range(60)]
+        news = [make_new() if n % 3 else make_new(id=shared) for n in range(300)]
         answers = await backend.commit([Commit(inserts=(new,)) for new in news])
-        assert [type(answer) for answer in answers] == [Refused if n % 3 == 0 and n else Committed for n in range(60)]
+        assert [type(answer) for answer in answers] == [Refused if n % 3 == 0 and n else Committed for n in range(300)]
         good = [new.job.id for new, answer in zip(news, answers, strict=True) if isinstance(answer, Committed)]
         assert await claim_ids(backend) == good
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
+
 from ojs_core.backend import Backend, Capabilities, CronWrite, WorkflowWrite
+from ojs_core.events import EventDraft
 from ojs_core.job import JobState
+from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.doorbell import Bell
 from ojs_core.testing.contract.requirements import BackendFixtures
-from ojs_core.testing.contract.steps import accept, claim_ids, event_types, insert, insert_one, job_in, snapshot
-from ojs_core.testing.factories import make_beat, make_cron, make_new, make_unique, make_workflow
+from ojs_core.testing.contract.steps import (
+    accept,
+    apply,
+    claim,
+    claim_ids,
+    event_types,
+    events,
+    insert,
+    insert_one,
+    job_in,
+    read,
+    snapshot,
+)
+from ojs_core.testing.factories import make_beat, make_cron, make_new, make_transition, make_unique, make_workflow
 
 
 class LifetimeContract(BackendFixtures):
@@ -53,6 +69,30 @@ class LifetimeContract(BackendFixtures):
         """Start-up may fail before `open`."""
         await unopened.close()
         await unopened.close()
+
+    @pytest.mark.parametrize("now", [1_000, 7_258_118_400_000], ids=["1970", "2200"])
+    async def test_it_has_no_clock_of_its_own(self, backend: Backend, now: int) -> None:
+        """What time it is, is what the caller says; nothing ends by itself because some other clock says so."""
+        job = await insert_one(backend, created_at=now, max_per_second=1)
+        [claimed] = (await claim(backend, now=now + 10, worker_id="w", lease_ms=5)).jobs
+        assert (claimed.started_at, claimed.lease_expires_at) == (now + 10, now + 15)
+        assert [due.id for due in await backend.due_jobs(now + 15, 9)] == [job.id]
+        [renewed] = (await backend.beat(make_beat("w", job.id, now=now + 12))).extended
+        assert renewed.lease_expires_at == now + 17
+        ack = make_transition(
+            LifecycleEvent.ACK, job.id, at=now + 20, wake_at=now + 30, events=(EventDraft("job.completed"),)
+        )
+        ended = (await apply(backend, ack)).job
+        assert await read(backend, job.id) == ended
+        assert await backend.next_wake_at() == now + 30
+        stats = await backend.queue_stats("default", now + 40)
+        assert stats is not None
+        assert (stats.completed_last_hour, stats.duration_ms_sum) == (1, 10)
+        second = await insert_one(backend, created_at=now + 500)
+        assert await claim_ids(backend, now=now + 500) == []
+        assert await claim_ids(backend, now=now + 1500) == [second.id]
+        found = await events(backend, types=("job.completed",))
+        assert [event.at for event in found] == [now + 20]
 
     async def test_reset_removes_everything(self, backend: Backend) -> None:
         """Jobs and all that is kept beside them, windows, pauses, directives and holds included (C-EP-28)."""

@@ -136,22 +136,28 @@ class QueueContract(BackendFixtures):
     async def test_the_last_hour(self, backend: Backend) -> None:
         """Executions that completed and that failed, with the time they took and the time they had waited."""
 
-        async def run(event: LifecycleEvent, wait: int, took: int, *, failed: bool = False) -> None:
+        async def run(event: LifecycleEvent, wait: int, took: int, *, failed: bool = False) -> str:
             job = await insert_one(backend, queue="q", enqueued_at=NOW)
-            await claim(backend, "q", now=NOW + wait)
-            error = make_error() if failed else None
+            [claimed] = (await claim(backend, "q", now=NOW + wait)).jobs
+            assert claimed.id == job.id
             at = NOW + wait + took
-            await apply(backend, make_transition(event, job.id, at=at, error=error, changes={"started_at": None}))
-            if event is not _E.ACK:
+            changes = {"enqueued_at": at, "started_at": None} if event in (_E.LAPSE, _E.REQUEUE) else {}
+            error = make_error() if failed else None
+            await apply(backend, make_transition(event, job.id, at=at, error=error, changes=changes))
+            if event in (_E.LAPSE, _E.REQUEUE):
                 await accept(backend, removals=(Removal(job.id, 3),))
+            return job.id
 
         await run(_E.ACK, wait=100, took=30)
         await run(_E.ACK, wait=1, took=4000)
-        await run(_E.RETRY, wait=7, took=7, failed=True)
-        await run(_E.DISCARD, wait=7, took=7, failed=True)
+        retried = await run(_E.RETRY, wait=7, took=7, failed=True)
+        discarded = await run(_E.DISCARD, wait=7, took=7, failed=True)
         await run(_E.LAPSE, wait=7, took=7, failed=True)
         await run(_E.REQUEUE, wait=9, took=9)
         await run(_E.CANCEL, wait=9, took=9)
+        # What happens to a job that is not being executed is no execution, whatever it does to the record.
+        await apply(backend, make_transition(_E.CANCEL, retried, changes={"error": None}))
+        await apply(backend, make_transition(_E.REVIVE, discarded, changes={"error": None, "attempt": 0}))
         stats = await backend.queue_stats("q", NOW + MINUTE)
         assert stats is not None
         assert (stats.completed_last_hour, stats.failed_last_hour) == (2, 3)

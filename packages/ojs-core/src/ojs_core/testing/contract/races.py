@@ -22,10 +22,19 @@ from ojs_core.testing.contract.steps import (
     events,
     insert,
     insert_one,
+    job_in,
+    read,
 )
-from ojs_core.testing.contract.steps import job_in, read
-from ojs_core.testing.factories import make_beat, make_claim, make_cron, make_event, make_new, make_transition
-from ojs_core.testing.factories import make_unique, make_workflow
+from ojs_core.testing.factories import (
+    make_beat,
+    make_claim,
+    make_cron,
+    make_event,
+    make_new,
+    make_transition,
+    make_unique,
+    make_workflow,
+)
 
 RIVALS = 64
 
@@ -48,7 +57,7 @@ async def race_for_one_job(*servers: Backend) -> None:
 
 
 async def race_for_many_jobs(*servers: Backend) -> None:
-    """64 claimers, 150 jobs, a few at a time: the first of the queue go, each once, and each claimer has its share in order."""
+    """64 claimers, 150 jobs: the first of the queue go, each once, and each claimer has its share in order."""
     jobs = await insert(servers[0], *(make_new(priority=n % 3) for n in range(150)))
     places = {job.id: (-job.priority, job.seq) for job in jobs}
     sizes = [n % 3 + 1 for n in range(RIVALS)]
@@ -98,7 +107,7 @@ async def race_for_one_id(*servers: Backend) -> None:
 
 
 async def race_to_end_a_job(*servers: Backend) -> None:
-    """64 acks, failures, cancellations, lapses and requeues: one swap happens, the others see what it made of the job."""
+    """64 acks, failures, cancellations, lapses, requeues: one happens, the others see what it made of the job."""
     job = await job_in(servers[0], JobState.ACTIVE, worker_id="w")
     kinds = (
         LifecycleEvent.ACK,
@@ -120,7 +129,7 @@ async def race_to_end_a_job(*servers: Backend) -> None:
 
 
 async def race_beats_and_swaps(*servers: Backend) -> None:
-    """Beats and swaps of one job interleave: every one that happened counts one version, and a dead job is not renewed."""
+    """Beats and a swap of one job: each that happened counts one version, and what has ended is not renewed."""
     job = await job_in(servers[0], JobState.ACTIVE, worker_id="w")
     beats = [servers[n % len(servers)].beat(make_beat("w", job.id, now=NOW + n)) for n in range(RIVALS)]
     ack = commit(servers[-1], transitions=(make_transition(LifecycleEvent.ACK, job.id),))

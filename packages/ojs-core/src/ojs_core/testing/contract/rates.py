@@ -73,6 +73,14 @@ class RateContract(BackendFixtures):
         assert await claim_ids(backend, count=9, now=NOW + 900) == []
         assert await claim_ids(backend, count=9, now=NOW + 1500) == ids[5:6]
 
+    async def test_what_went_before_the_limit_does_not_count(self, backend: Backend) -> None:
+        """The window is kept only while a limit is set."""
+        free = await insert(backend, *(make_new() for _ in range(9)))
+        assert await claim_ids(backend, count=5) == [job.id for job in free[:5]]
+        await insert_one(backend, max_per_second=3)
+        assert await claim_ids(backend, count=5) == [job.id for job in free[5:8]]
+        assert await claim_ids(backend, count=5) == []
+
     async def test_a_job_handed_back_has_used_its_turn(self, backend: Backend) -> None:
         """What counts is what was handed out, whatever became of it."""
         ids = await self._fill(backend, 1, jobs=1)

@@ -32,21 +32,21 @@ FAR = 1 << 60
 """Later than everything a test writes."""
 
 
-async def commit(backend: Backend, **parts: Any) -> Committed | Refused:  # noqa: ANN401 - the fields of Commit
+async def commit(backend: Backend, **parts: Any) -> Committed | Refused:
     """Ask for one commit and return its answer."""
     answers = await backend.commit([Commit(**parts)])
     assert len(answers) == 1
     return answers[0]
 
 
-async def accept(backend: Backend, **parts: Any) -> Committed:  # noqa: ANN401 - the fields of Commit
+async def accept(backend: Backend, **parts: Any) -> Committed:
     """Ask for one commit that has to happen."""
     answer = await commit(backend, **parts)
     assert isinstance(answer, Committed), f"refused: {answer}"
     return answer
 
 
-async def refuse(backend: Backend, **parts: Any) -> tuple[Conflict, ...]:  # noqa: ANN401 - the fields of Commit
+async def refuse(backend: Backend, **parts: Any) -> tuple[Conflict, ...]:
     """Ask for one commit that must not happen, and return the conflicts."""
     answer = await commit(backend, **parts)
     assert isinstance(answer, Refused), f"accepted: {answer}"
@@ -59,7 +59,7 @@ async def insert(backend: Backend, *news: NewJob) -> list[Job]:
     return list((await accept(backend, inserts=news)).inserted)
 
 
-async def insert_one(backend: Backend, state: JobState = JobState.AVAILABLE, **fields: Any) -> Job:  # noqa: ANN401
+async def insert_one(backend: Backend, state: JobState = JobState.AVAILABLE, **fields: Any) -> Job:
     """Insert one job made by `make_new`, and return it as stored."""
     [job] = await insert(backend, make_new(state, **fields))
     return job
@@ -71,7 +71,7 @@ async def apply(backend: Backend, transition: Transition) -> Change:
     return change
 
 
-async def claim(backend: Backend, *queues: str, **fields: Any) -> Claimed:  # noqa: ANN401 - the fields of ClaimRequest
+async def claim(backend: Backend, *queues: str, **fields: Any) -> Claimed:
     """Ask one claim, made by `make_claim`."""
     return await claim_as(backend, make_claim(*queues, **fields))
 
@@ -83,7 +83,7 @@ async def claim_as(backend: Backend, request: ClaimRequest) -> Claimed:
     return answers[0]
 
 
-async def claim_ids(backend: Backend, *queues: str, **fields: Any) -> list[str]:  # noqa: ANN401
+async def claim_ids(backend: Backend, *queues: str, **fields: Any) -> list[str]:
     """Ask one claim, by default of everything, and return the ids handed out."""
     return [job.id for job in (await claim(backend, *queues, **{"count": 1000, **fields})).jobs]
 
@@ -110,7 +110,7 @@ async def job_in(
     *,
     worker_id: str | None = None,
     changes: dict[str, Any] | None = None,
-    **fields: Any,  # noqa: ANN401 - the fields of Job
+    **fields: Any,
 ) -> Job:
     """Bring a new job into `state` by ordinary steps, all at its creation; no other job of its queue may be available.
 
@@ -150,19 +150,19 @@ def data_of(event: Event) -> dict[str, Any]:
     return data
 
 
-async def events(backend: Backend, **query: Any) -> list[Event]:  # noqa: ANN401 - the fields of EventQuery
+async def events(backend: Backend, **query: Any) -> list[Event]:
     """Return all events that match."""
     page = await backend.list_events(EventQuery(**{"limit": 100_000, **query}))
     assert not page.has_more
     return list(page.events)
 
 
-async def event_types(backend: Backend, **query: Any) -> list[str]:  # noqa: ANN401 - the fields of EventQuery
+async def event_types(backend: Backend, **query: Any) -> list[str]:
     """Return the types of all events that match."""
     return [event.type for event in await events(backend, **query)]
 
 
-async def listed(backend: Backend, **query: Any) -> list[str]:  # noqa: ANN401 - the fields of JobQuery
+async def listed(backend: Backend, **query: Any) -> list[str]:
     """Return the ids of all jobs that match, in the order of the listing."""
     page = await backend.list_jobs(JobQuery(**{"limit": 10_000, **query}))
     assert page.total == len(page.jobs)

@@ -9,6 +9,7 @@ import pytest
 from ojs_core.backend import Backend, Change
 from ojs_core.job import ERRORS_KEPT, TERMINAL, Job, JobState, replace_fields
 from ojs_core.lifecycle import RELEASED, TRANSITIONS, LifecycleEvent, Transition
+from ojs_core.retry import RetryPolicy
 from ojs_core.testing.clock import DAY, HOUR, MINUTE, NOW
 from ojs_core.testing.contract.requirements import BackendFixtures
 from ojs_core.testing.contract.steps import (
@@ -44,6 +45,9 @@ CHANGES: dict[str, Any] = {
     "next_retry_at": NOW + 7,
     "result": raw({"ok": [1, None]}),
     "args": raw(["new"]),
+    "meta": raw({"new": 1.0}),
+    "as_sent": raw({"retry": {}}),
+    "retry": RetryPolicy(max_attempts=9, non_retryable=("a.*",)),
     "dead": True,
 }
 """A change of every kind of field."""
@@ -254,6 +258,24 @@ class TransitionContract(BackendFixtures):
         revive = make_transition(LifecycleEvent.REVIVE, other.id, changes={"expires_at": NOW + 7})
         assert (await apply(backend, revive)).job.wake_at == NOW + 7
 
+    async def test_a_revived_job_can_be_claimed_after_its_old_expiry(self, backend: Backend) -> None:
+        """What a claim compares with is the expiry as it is now."""
+        job = await insert_one(backend, expires_at=NOW + 5)
+        await apply(backend, make_transition(LifecycleEvent.EXPIRE, job.id))
+        await apply(backend, make_transition(LifecycleEvent.REVIVE, job.id, changes={"expires_at": None}))
+        answer = await claim(backend, now=NOW + HOUR)
+        assert ([claimed.id for claimed in answer.jobs], answer.expired) == ([job.id], ())
+
+    async def test_a_revived_member_is_none_any_more(self, backend: Backend) -> None:
+        """Its next end is that of any other job."""
+        job = await job_in(backend, JobState.DISCARDED, workflow_id=make_id(), workflow_step=1)
+        changes = {"workflow_id": None, "workflow_step": None}
+        await apply(backend, make_transition(LifecycleEvent.REVIVE, job.id, changes=changes))
+        await claim(backend)
+        ack = make_transition(LifecycleEvent.ACK, job.id, wake_at=NOW + DAY, member_wake_at=NOW + MINUTE)
+        ended = (await apply(backend, ack)).job
+        assert (ended.workflow_id, ended.workflow_step, ended.wake_at) == (None, None, NOW + DAY)
+
     async def test_the_fence_survives_a_revival(self, backend: Backend) -> None:
         """Attempts start anew, the token does not: an old worker cannot match again."""
         job = await job_in(backend, JobState.DISCARDED)
@@ -264,7 +286,7 @@ class TransitionContract(BackendFixtures):
         await _untouched(backend, again, make_transition(LifecycleEvent.ACK, job.id, fence=1))
 
     async def test_a_swap_may_move_the_job_to_a_new_queue(self, backend: Backend) -> None:
-        """A manual retry may name another queue: numbers move, and a queue never seen comes into existence (C-QOP-05)."""
+        """A manual retry may name another queue: numbers move, and one never seen comes into existence (C-QOP-05)."""
         job = await job_in(backend, JobState.DISCARDED)
         await apply(backend, make_transition(LifecycleEvent.REVIVE, job.id, changes={"queue": "elsewhere"}))
         assert await counts(backend) == {}
@@ -283,6 +305,16 @@ class TransitionContract(BackendFixtures):
         assert [change.previous for change in answer.changed] == [job.state for job in jobs]
         assert isinstance(answer.changed[0], Change)
         assert await counts(backend) == {"cancelled": 10}
+
+    async def test_hundreds_of_swaps_in_one_commit(self, backend: Backend) -> None:
+        """A large workflow is cancelled in one step."""
+        jobs = await insert(backend, *(make_new() for _ in range(300)))
+        swaps = tuple(make_transition(LifecycleEvent.CANCEL, job.id, version=1) for job in jobs)
+        await refuse(backend, transitions=(*swaps, make_transition(LifecycleEvent.CANCEL, make_id())))
+        assert await counts(backend) == {"available": 300}
+        answer = await accept(backend, transitions=swaps)
+        assert [change.job.id for change in answer.changed] == [job.id for job in jobs]
+        assert await counts(backend) == {"cancelled": 300}
 
     async def test_one_bad_swap_stops_them_all(self, backend: Backend) -> None:
         """The first conflict is named, with its position."""

@@ -86,7 +86,7 @@ class WorkflowContract(BackendFixtures):
         await accept(backend, workflows=(WorkflowWrite(flow.id, flow, 0),))
 
     async def test_several_workflows_in_one_commit(self, backend: Backend) -> None:
-        """An outer one and the inner ones it starts are written together; one conflict, named by position, stops all."""
+        """An outer one and those it starts are written together; one conflict, named by position, stops all."""
         outer, inner, other = make_workflow(), make_workflow(), make_workflow()
         await accept(backend, workflows=tuple(WorkflowWrite(flow.id, flow, 0) for flow in (outer, inner)))
         conflicts = await refuse(

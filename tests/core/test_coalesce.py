@@ -1,0 +1,117 @@
+"""Group commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from ojs_core import coalesce
+from ojs_core.coalesce import Coalescer
+
+
+class Store:
+    """Answers each number with its double; holds every group back until it is let go."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.groups: list[list[int]] = []
+        self.arrived = asyncio.Event()
+        self.go_on = asyncio.Event()
+        if not held:
+            self.go_on.set()
+
+    async def send(self, numbers: Sequence[int]) -> list[int]:
+        self.groups.append(list(numbers))
+        self.arrived.set()
+        await self.go_on.wait()
+        if 13 in numbers:
+            raise RuntimeError("13 is unlucky")
+        return [2 * number for number in numbers]
+
+
+def ask(coalescer: Coalescer[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+    return [asyncio.ensure_future(coalescer.ask(number)) for number in numbers]
+
+
+async def test_an_idle_one_answers_at_once() -> None:
+    store = Store()
+    coalescer = Coalescer(store.send)
+    assert coalescer.idle
+    assert [await coalescer.ask(1), await coalescer.ask(2)] == [2, 4]
+    assert store.groups == [[1], [2]]
+
+
+async def test_requests_that_come_together_go_together() -> None:
+    store = Store()
+    assert await asyncio.gather(*ask(Coalescer(store.send), *range(10))) == list(range(0, 20, 2))
+    assert store.groups == [list(range(10))]
+
+
+async def test_those_who_come_during_a_flush_share_the_next() -> None:
+    store = Store(held=True)
+    coalescer = Coalescer(store.send)
+    first = ask(coalescer, 1)
+    await store.arrived.wait()
+    later = ask(coalescer, 2, 3)
+    await asyncio.wait(later, timeout=0)
+    assert not coalescer.idle
+    assert store.groups == [[1]]
+    store.go_on.set()
+    assert await asyncio.gather(*first, *later) == [2, 4, 6]
+    assert store.groups == [[1], [2, 3]]
+    assert coalescer.idle
+
+
+async def test_groups_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "GROUP_MAX", 2)
+    store = Store()
+    assert await asyncio.gather(*ask(Coalescer(store.send), 1, 2, 3, 4, 5)) == [2, 4, 6, 8, 10]
+    assert store.groups == [[1, 2], [3, 4], [5]]
+
+
+async def test_a_failure_reaches_everyone_of_the_group_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "GROUP_MAX", 2)
+    answers = await asyncio.gather(*ask(Coalescer(Store().send), 1, 13, 3), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["13 is unlucky", "13 is unlucky", "6"]
+
+
+async def test_answers_of_another_number_are_a_failure() -> None:
+    async def send(_: Sequence[int]) -> list[int]:
+        return [1]
+
+    answers = await asyncio.gather(*ask(Coalescer(send), 1, 2), return_exceptions=True)
+    assert answers[0] == 1
+    assert isinstance(answers[1], ValueError)
+
+
+@pytest.mark.parametrize("unlucky", [2, 13])
+async def test_a_caller_that_leaves_loses_only_its_own_answer(unlucky: int) -> None:
+    store = Store(held=True)
+    leaving, staying = ask(Coalescer(store.send), unlucky, 3)
+    await store.arrived.wait()
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+    store.go_on.set()
+    (answer,) = await asyncio.gather(staying, return_exceptions=True)
+    assert store.groups == [[unlucky, 3]]
+    assert str(answer) == ("13 is unlucky" if unlucky == 13 else "6")
+
+
+async def test_draining_waits_for_everything_asked() -> None:
+    store = Store(held=True)
+    coalescer = Coalescer(store.send)
+    await coalescer.drain()
+    first = ask(coalescer, 1)
+    await store.arrived.wait()
+    later = ask(coalescer, 2)
+    await asyncio.wait(later, timeout=0)
+    draining = asyncio.ensure_future(coalescer.drain())
+    await asyncio.wait({draining}, timeout=0)
+    assert not draining.done()
+    store.go_on.set()
+    await draining
+    assert store.groups == [[1], [2]]
+    assert [await one for one in (*first, *later)] == [2, 4]
