@@ -16,13 +16,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from ojs_api.transport import JoinedWrites
 from ojs_core.clock import SystemClock
 from ojs_core.errors import EnvelopeTooLargeError, InvalidRequestError, OJSError
 from ojs_core.ids import uuid7
@@ -212,7 +213,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Take a new connection, unless there are too many."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         self._sweeper.add(self)
         excess = len(self.connections) - self.limits.connections_max
         if excess > REFUSALS_MAX:
