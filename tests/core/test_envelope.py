@@ -16,7 +16,6 @@ from ojs_core.envelope import (
     SYSTEM_MANAGED,
     TIMEOUT_MAX_MS,
     JobRequest,
-    Revival,
     at_index,
     check_queue,
     decode_object,
@@ -25,7 +24,6 @@ from ojs_core.envelope import (
     merge_objects,
     new_job,
     parse_job_request,
-    parse_revival,
 )
 from ojs_core.errors import (
     EnvelopeTooLargeError,
@@ -39,7 +37,6 @@ from ojs_core.errors import (
 from ojs_core.job import JobState
 from ojs_core.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from ojs_core.testing.clock import NOW
-from ojs_core.testing.factories import make_job
 from ojs_core.unique import UniquePolicy
 
 V7 = "019c5186-9a40-7000-8abc-00000000002a"
@@ -683,37 +680,3 @@ def test_an_error_names_the_element_of_a_batch() -> None:
     assert error.message.startswith("jobs[7]: 'queue'")
     assert str(error) == error.message
     assert error.details["index"] == 7
-
-
-# --- manual retry -----------------------------------------------------------------------------------------------------
-
-
-def revival(text: str) -> Revival:
-    return parse_revival(*decode_object(text.encode()))
-
-
-def test_a_revival_may_change_four_things() -> None:
-    # C-EP-18
-    job = make_job(as_sent=Raw(b'{"unique":{ "keys":["type"]},"retry":{"max_attempts":1}}'))
-    changes = revival('{"queue":"q","args":[1.0],"meta":{"a":1e2},"retry":{ "max_attempts":9}}').changes(job)
-    assert changes == {
-        "queue": "q",
-        "args": Raw(b"[1.0]"),
-        "meta": Raw(b'{"a":1e2}'),
-        "retry": RetryPolicy(max_attempts=9),
-        "as_sent": Raw(b'{"unique":{ "keys":["type"]},"retry":{ "max_attempts":9}}'),
-    }
-    assert revival('{"retry":{}}').changes(make_job())["as_sent"] == Raw(b'{"retry":{}}')
-
-
-@pytest.mark.parametrize("text", ["{}", '{"queue":null,"args":null,"meta":null,"retry":null}', '{"other":1}'])
-def test_a_revival_without_changes(text: str) -> None:
-    assert revival(text).changes(make_job()) == {}
-
-
-@pytest.mark.parametrize(
-    "text", ['{"queue":"A"}', '{"queue":1}', '{"args":{}}', '{"args":"x"}', '{"meta":[]}', '{"retry":[]}']
-)
-def test_a_bad_revival_is_refused(text: str) -> None:
-    with pytest.raises((InvalidRequestError, InvalidRetryPolicyError)):
-        revival(text)

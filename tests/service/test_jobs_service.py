@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
-from ojs_core.envelope import parse_revival
 from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
 from ojs_core.service.failure import Failure
+from ojs_core.service.revival import parse_revival
 from ojs_core.testing.wrapper import BackendWrapper
 
 UNIQUE = {"keys": ["type"]}
@@ -356,3 +356,12 @@ async def test_a_refusal_that_cannot_be_explained_is_a_lost_race(server: Any) ->
     server.meddle(refuse)
     with pytest.raises(StateConflictError, match="keeps changing"):
         await server.jobs.ack(job.id)
+
+
+async def test_a_job_that_has_ended_is_not_in_the_way_of_a_replacement(server: Any) -> None:
+    unique = {"keys": ["type"], "states": ["completed", "available"], "on_conflict": "replace"}
+    first = await server.push(unique=unique)
+    await server.fetch()
+    await server.jobs.ack(first.id)
+    assert (await server.push(unique=unique)).state == "available"
+    assert await server.state(first) == "completed"

@@ -20,19 +20,21 @@ from msgspec import Meta
 from ojs_api import protocol, shapes
 from ojs_api.http import JSON_MEDIA_TYPE, OJS_MEDIA_TYPE, PAGE_DEFAULT, PAGE_MAX, Endpoint
 from ojs_api.shapes import Content
-from ojs_api.shapes.values import SpecVersion, Time
+from ojs_api.shapes.values import CronName, QueueName, SpecVersion
 from ojs_core import errors
 from ojs_core.errors import OJSError
 
 MEDIA_TYPES: Final = (OJS_MEDIA_TYPE.decode(), JSON_MEDIA_TYPE.decode())
 _PARAMETER: Final = re.compile(r"\{(\w+):str\}")
 
+_TimeOrNone = Annotated[str, Meta(extra_json_schema={"anyOf": [{"format": "date-time"}, {"maxLength": 0}]})]
 _Page = Annotated[int, Meta(ge=1, le=999_999_999)]
 PARAMETERS: Final[Mapping[str, tuple[Any, str]]] = {
     "path.job_id": (str, "Id of the job. One that is no UUIDv7 is not found."),
     "path.workflow_id": (str, "Id of the workflow."),
     "path.worker_id": (str, "What the worker calls itself."),
-    "path.name": (str, "Its name."),
+    "Queues.path.name": (QueueName, "Name of the queue."),
+    "Cron.path.name": (CronName, "Name of the cron entry."),
     "limit": (_Page, f"Entries on a page: {PAGE_DEFAULT} if not given, {PAGE_MAX} at most; more counts as that."),
     "Events.limit": (_Page, "Events in an answer: 100 if not given, 1000 at most; more counts as that."),
     "offset": (Annotated[int, Meta(ge=0, le=999_999_999)], "Entries to pass over. A cursor is the better way on."),
@@ -40,8 +42,8 @@ PARAMETERS: Final[Mapping[str, tuple[Any, str]]] = {
     "queue": (str, "Only of this queue."),
     "type": (str, "Only of this job type."),
     "error_type": (str, "Only with a last error of this type."),
-    "since": (Time, "Only those discarded then or later."),
-    "until": (Time, "Only those discarded before."),
+    "since": (_TimeOrNone, "Only those discarded then or later."),
+    "until": (_TimeOrNone, "Only those discarded before."),
     "enabled": (Literal["true", "false", ""], "Only those that are switched on, or off."),
     "types": (str, "Only of these event types, joined by commas; `job.*` stands for all that begin so."),
     "queues": (str, "Only about these queues, joined by commas."),
@@ -221,15 +223,19 @@ def _operation(
 def _parameters(endpoint: Endpoint, schemas: _Schemas) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     for name in _PARAMETER.findall(endpoint.path):
-        kind, text = PARAMETERS[f"path.{name}"]
+        kind, text = _parameter(endpoint, f"path.{name}")
         parameters.append(
             {"name": name, "in": "path", "required": True, "description": text, "schema": schemas.of(kind)}
         )
     for name in endpoint.query:
-        kind, text = PARAMETERS.get(f"{endpoint.tag}.{name}") or PARAMETERS[name]
+        kind, text = _parameter(endpoint, name)
         parameters.append({"name": name, "in": "query", "description": text, "schema": schemas.of(kind)})
     parameters += [{"$ref": f"#/components/parameters/{name}"} for name in ("OJS-Version", "X-Request-Id")]
     return parameters
+
+
+def _parameter(endpoint: Endpoint, name: str) -> tuple[Any, str]:
+    return PARAMETERS.get(f"{endpoint.tag}.{name}") or PARAMETERS[name]
 
 
 def _responses(

@@ -296,9 +296,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if name not in FRAMING:
             self.headers.append((name, value))
             return
-        if name in self._framing:
-            raise InvalidRequestError("A field that says where the request ends may be there once.")
-        self._framing[name] = value
+        self._framing[name] = value if name not in self._framing else self._framing[name] + b", " + value
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

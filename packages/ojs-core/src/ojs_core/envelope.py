@@ -1,4 +1,4 @@
-"""The job request: from the JSON text a client sent to a validated record ready to insert (requirements C-ENV, C-OPS-01).
+"""The job request: from the JSON text a client sent to a validated record, ready to insert (C-ENV, C-OPS-01).
 
 Client data is checked as values but kept as text. Standard attributes may stand in `options` or beside it; `options`
 wins. What is unknown is kept and echoed; what the server manages itself is dropped. The same function reads a single
@@ -26,7 +26,7 @@ from ojs_core.errors import (
 )
 from ojs_core.events import EventDraft
 from ojs_core.ids import is_uuid7, uuid7
-from ojs_core.job import Job, JobState
+from ojs_core.job import TERMINAL, Job, JobState
 from ojs_core.lifecycle import earliest
 from ojs_core.retry import DEFAULT_RETRY_POLICY, RetryPolicy, parse_retry_policy
 from ojs_core.timestamps import format_ms, parse_instant
@@ -93,7 +93,7 @@ class JobRequest(Struct, frozen=True, kw_only=True):
 def decode_object(text: bytes | Raw, what: str = "The body") -> tuple[dict[str, Any], dict[str, Raw]]:
     """Decode a JSON object twice over: as values to check, and as the text of each member to keep.
 
-    Raises `InvalidPayloadError` for anything but a UTF-8 JSON object nested at most `DEPTH_MAX` deep (C-JSON-06, -08, -12).
+    Raises `InvalidPayloadError` for anything but a UTF-8 JSON object nested at most `DEPTH_MAX` deep (C-JSON-06, -12).
     """
     data = bytes(text) if isinstance(text, Raw) else text
     try:
@@ -157,7 +157,7 @@ def check_job_type(value: object, field: str = "type") -> str:
     if value is None:
         raise InvalidRequestError(f"'{field}' is required.", field=field, expected="a job type", received="nothing")
     if not isinstance(value, str) or len(value) > TYPE_MAX or not JOB_TYPE.fullmatch(value):
-        expected = f"lower-case words of [a-z0-9_-] joined by dots, each starting with a letter, at most {TYPE_MAX} long"
+        expected = f"lower-case words of [a-z0-9_-] joined by dots, each beginning with a letter, {TYPE_MAX} at most"
         raise invalid(field, expected, value)
     return value
 
@@ -180,7 +180,8 @@ def _check_id(value: object) -> str | None:
     return value
 
 
-def _check_args(value: object, field: str = "args") -> None:
+def check_args(value: object, field: str = "args") -> None:
+    """Refuse arguments that are no array (C-ENV-06)."""
     if not isinstance(value, list):
         raise invalid(field, "an array", value)
 
@@ -216,7 +217,9 @@ def _check_instant(value: object, field: str, now: int) -> int:
     try:
         return parse_instant(value, now)
     except ValueError as error:
-        raise InvalidRequestError(f"'{field}': {error}", field=field, expected="RFC 3339", received=value[:100]) from None
+        raise InvalidRequestError(
+            f"'{field}': {error}", field=field, expected="RFC 3339", received=value[:100]
+        ) from None
 
 
 def _check_tags(value: object) -> tuple[str, ...]:
@@ -337,7 +340,7 @@ def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) ->
     job_type = check_job_type(envelope.get("type"))
     if "args" not in envelope:
         raise InvalidRequestError("'args' is required.", field="args", expected="an array", received="nothing")
-    _check_args(envelope["args"])
+    check_args(envelope["args"])
     read: dict[str, Any] = {}
     sent: dict[str, Raw] = {}
     raw_options: dict[str, Raw] | None = None
@@ -362,14 +365,14 @@ def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) ->
         id=job_id,
         type=job_type,
         args=raw["args"],
-        meta=_meta(envelope, raw),
+        meta=read_meta(envelope, raw),
         as_sent=Raw(_encode(sent)) if sent else None,
         extra=Raw(_encode(extra)) if extra else None,
         **read,
     )
 
 
-def _meta(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
+def read_meta(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
     """Return `meta` as text, with `options.metadata` merged under it (C-ENV-07, C-ENV-19)."""
     value = envelope.get("meta")
     if value is not None and not isinstance(value, dict):
@@ -397,7 +400,7 @@ def merge_objects(base: Raw, over: Raw | Mapping[str, Any]) -> Raw:
     return Raw(_encode(members))
 
 
-def new_job(request: JobRequest, now: int, *, job_id: str | None = None, **attributes: Any) -> NewJob:  # noqa: ANN401
+def new_job(request: JobRequest, now: int, *, job_id: str | None = None, **attributes: Any) -> NewJob:
     """Make the record of a request in its first state (T01 to T03), with its unique hold and its event.
 
     `job_id` is used where the client gave none; by default a new one. `attributes` are further fields of `Job`.
@@ -456,42 +459,11 @@ def new_job(request: JobRequest, now: int, *, job_id: str | None = None, **attri
 _ENQUEUED = (EventDraft("job.enqueued"),)
 
 
-class Revival(Struct, frozen=True, kw_only=True):
-    """What a manual retry changes on a dead letter; None keeps it (C-EP-18)."""
-
-    queue: str | None = None
-    args: Raw | None = None
-    meta: Raw | None = None
-    retry: RetryPolicy | None = None
-    retry_text: Raw | None = None
-
-    def changes(self, job: Job) -> dict[str, Any]:
-        """Return the fields of the job's record to set."""
-        named = {"queue": self.queue, "args": self.args, "meta": self.meta, "retry": self.retry}
-        changes = {name: value for name, value in named.items() if value is not None}
-        if self.retry_text is not None:
-            changes["as_sent"] = merge_objects(job.as_sent or EMPTY_OBJECT, {"retry": self.retry_text})
-        return changes
-
-
-def parse_revival(override: dict[str, Any], raw: dict[str, Raw]) -> Revival:
-    """Validate what a manual retry changes on a dead letter."""
-    given = {name: value for name, value in override.items() if value is not None}
-    if "args" in given:
-        _check_args(given["args"], "override.args")
-    return Revival(
-        queue=check_queue(given["queue"], "override.queue") if "queue" in given else None,
-        args=raw["args"] if "args" in given else None,
-        meta=_meta(override, raw) if "meta" in given else None,
-        retry=parse_retry_policy(given["retry"]) if "retry" in given else None,
-        retry_text=raw["retry"] if "retry" in given else None,
-    )
-
-
 def hold_of(policy: UniquePolicy, now: int) -> Hold:
-    """Return which existing jobs a unique policy forbids now (C-UNQ-06)."""
+    """Return which existing jobs a unique policy forbids now (C-UNQ-06). One that has ended cannot be replaced."""
     since = None if policy.period_ms is None else now - policy.period_ms
-    return Hold(frozenset(JobState(state) for state in policy.states), since)
+    states = frozenset(JobState(state) for state in policy.states)
+    return Hold(states - TERMINAL if policy.on_conflict.startswith("replace") else states, since)
 
 
 def at_index(error: OJSError, index: int) -> OJSError:

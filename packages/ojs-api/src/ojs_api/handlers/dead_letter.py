@@ -12,7 +12,7 @@ from ojs_api import shapes
 from ojs_api.http import Call, Endpoints, Reply, pagination, paging
 from ojs_api.wire import job_view
 from ojs_core.backend import JobQuery
-from ojs_core.envelope import Revival, invalid, parse_revival
+from ojs_core.envelope import invalid
 from ojs_core.errors import (
     InvalidRequestError,
     InvalidRetryPolicyError,
@@ -20,6 +20,7 @@ from ojs_core.errors import (
     NotFoundError,
     StateConflictError,
 )
+from ojs_core.service.revival import Revival, parse_revival
 from ojs_core.timestamps import format_ms, parse_rfc3339
 
 endpoints = Endpoints("Dead letters")

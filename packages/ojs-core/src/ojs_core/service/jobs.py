@@ -22,7 +22,7 @@ from ojs_core.backend import (
     Refused,
     Removal,
 )
-from ojs_core.envelope import JobRequest, Revival, at_index, new_job
+from ojs_core.envelope import JobRequest, at_index, new_job
 from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import EventDraft
 from ojs_core.job import Job, JobState, replace_fields
@@ -41,6 +41,7 @@ from ojs_core.lifecycle import (
 )
 from ojs_core.service.context import Context
 from ojs_core.service.failure import Failure
+from ojs_core.service.revival import Revival
 from ojs_core.timestamps import format_ms
 
 log = logging.getLogger("ojs.jobs")
