@@ -149,9 +149,7 @@ class Api:
 
 
 @asynccontextmanager
-async def _serving(
-    current: Current, backend: Backend | None = None, **settings: Any
-) -> AsyncIterator[Api]:
+async def _serving(current: Current, backend: Backend | None = None, **settings: Any) -> AsyncIterator[Api]:
     clock = FakeClock()
     service = Service(backend or MemoryBackend(), clock, Settings(**settings))
     await service.backend.open()
@@ -170,7 +168,7 @@ Serving = Callable[..., AbstractAsyncContextManager[Api]]
 
 @pytest.fixture(scope="session")
 def serving(current: Current) -> Serving:
-    """Servers with settings of their own, one at a time: `async with serving(batch_max=2) as api`."""
+    """Start a server with settings of its own, one at a time: `async with serving(batch_max=2) as api`."""
     return partial(_serving, current)
 
 
@@ -196,7 +194,7 @@ def check_headers(response: httpx.Response, media_type: str = OJS) -> None:
 
 @pytest.fixture(scope="session")
 def check() -> Callable[..., Any]:
-    """Check an answer: its status, its headers, and that it has the shape, with nothing that the shape does not name."""
+    """Check an answer: status, headers, and that it has the shape, with nothing that the shape does not name."""
 
     def check(response: httpx.Response, status: int, shape: Any, *, extra: bool = False) -> dict[str, Any]:
         assert response.status_code == status, response.text

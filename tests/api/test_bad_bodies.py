@@ -58,7 +58,21 @@ VALUES = [
     *("[]", "[null]", '["x"]', "[1]", "[[]]", "[{}]", '["type"]', "{}", '{"x":1}', '{"type":"a","args":[]}'),
 ]
 NO_JSON = ["1e400", "-1e400", "NaN", "Infinity", "-Infinity", '"\\ud800"', '"\\udc00x"', '"\t"', "[" * 100 + "]" * 100]
-NO_JSON += ["01", "+1", ".5", "1.", "'x'", "True", "undefined", "9" * 5000, '{"a":1,}', "[1,]", '"\\x41"', "// x\n1", ""]
+NO_JSON += [
+    "01",
+    "+1",
+    ".5",
+    "1.",
+    "'x'",
+    "True",
+    "undefined",
+    "9" * 5000,
+    '{"a":1,}',
+    "[1,]",
+    '"\\x41"',
+    "// x\n1",
+    "",
+]
 
 # What the document cannot say of a field on its own, and so only says in words.
 BETWEEN_FIELDS = {
@@ -235,7 +249,9 @@ async def test_what_is_no_json_object_is_malformed(counted, body) -> None:
     for name in VALID:
         response = await send(counted, name, body)
         error = response.json()["error"]
-        expected = (413, "envelope_too_large") if name == "jobs_enqueue" and len(body) > 2**20 else (400, "invalid_payload")
+        expected = (
+            (413, "envelope_too_large") if name == "jobs_enqueue" and len(body) > 2**20 else (400, "invalid_payload")
+        )
         assert (response.status_code, error["code"], error["retryable"]) == (*expected, False), name
 
 
@@ -273,7 +289,9 @@ NAMES = sorted({name for kind in DOCUMENT["components"]["schemas"].values() for 
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(sorted(VALID)), extra=st.dictionaries(st.sampled_from(NAMES), json_values(NAMES), max_size=4))
+@given(
+    name=st.sampled_from(sorted(VALID)), extra=st.dictionaries(st.sampled_from(NAMES), json_values(NAMES), max_size=4)
+)
 async def test_nonsense_is_answered_in_good_form(counted, name, extra) -> None:
     """The server is the same for all examples: what one leaves behind must not upset the next either."""
     body = json.dumps({**VALID[name][1], **extra}, ensure_ascii=True).encode()
@@ -282,7 +300,10 @@ async def test_nonsense_is_answered_in_good_form(counted, name, extra) -> None:
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(sorted(VALID)), body=st.binary(max_size=60) | json_values(NAMES).map(json.dumps).map(str.encode))
+@given(
+    name=st.sampled_from(sorted(VALID)),
+    body=st.binary(max_size=60) | json_values(NAMES).map(json.dumps).map(str.encode),
+)
 async def test_noise_is_answered_in_good_form(counted, name, body) -> None:
     response = await send(counted, name, body)
     assert response.status_code < 500

@@ -64,7 +64,9 @@ async def test_everything_that_can_be_set_comes_back(api, check) -> None:
     assert (entry["meta"], entry["options"], entry["job_template"]["mine"]) == ({"m": 1}, options, 1)
 
 
-@pytest.mark.parametrize("names", [("args",), ("args", "meta", "options", "schema"), ("timezone", "enabled", "description")])
+@pytest.mark.parametrize(
+    "names", [("args",), ("args", "meta", "options", "schema"), ("timezone", "enabled", "description")]
+)
 async def test_null_counts_as_absent(api, check, names) -> None:
     """C-ENV-25, C-CRN-03: an entry always shows arrays and objects."""
     for body in ({**PROSE, **dict.fromkeys(names)}, {**SUITE, "job_template": {"type": "a", **dict.fromkeys(names)}}):
@@ -77,7 +79,10 @@ async def test_null_counts_as_absent(api, check, names) -> None:
 
 async def test_the_next_run_is_that_of_the_zone(api) -> None:
     """C-CRN-12, L2-TZ-001."""
-    for zone, expected in (("Asia/Tokyo", "2026-02-13T00:00:00.000Z"), ("America/New_York", "2026-02-12T14:00:00.000Z")):
+    for zone, expected in (
+        ("Asia/Tokyo", "2026-02-13T00:00:00.000Z"),
+        ("America/New_York", "2026-02-12T14:00:00.000Z"),
+    ):
         body = {**SUITE, "timezone": zone}
         assert (await api.ask("POST", PATH, body))["cron"]["next_run_at"] == expected
     await api.tick(4 * HOUR)
@@ -201,11 +206,27 @@ async def test_a_filter_must_make_sense(api, refused, value) -> None:
         *(("name", {"name": bad}) for bad in (None, "", "A", "-a", "a_b", "a b", "a\n", "a" * 256, 1, [])),
         *(
             ("expression", {"expression": bad})
-            for bad in ("", "* * * *", "* * * * * * *", "60 * * * *", "* * 32 * *", "* * * * 8", "*/0 * * * *", "x", "@never")
+            for bad in (
+                "",
+                "* * * *",
+                "* * * * * * *",
+                "60 * * * *",
+                "* * 32 * *",
+                "* * * * 8",
+                "*/0 * * * *",
+                "x",
+                "@never",
+            )
         ),
-        *(("expression", {"expression": bad}) for bad in ("0 0 30 2 *", "9-1 * * * *", "@every 1x", "*" * 300, 1, [], {})),
+        *(
+            ("expression", {"expression": bad})
+            for bad in ("0 0 30 2 *", "9-1 * * * *", "@every 1x", "*" * 300, 1, [], {})
+        ),
         ("expression", {"expression": None}),
-        *(("timezone", {"timezone": bad}) for bad in ("EST", "UTC+5", "+05:00", "Mars/Base", "", "/", "../UTC", "Europe/", 1)),
+        *(
+            ("timezone", {"timezone": bad})
+            for bad in ("EST", "UTC+5", "+05:00", "Mars/Base", "", "/", "../UTC", "Europe/", 1)
+        ),
         *(("timezone", {"timezone": bad}) for bad in ("Europe/\x00", "America", "a/" * 2000, "Europe/Berlin\n")),
         *(("overlap_policy", {"overlap_policy": bad}) for bad in ("", "SKIP", "fight", 1, [], {})),
         *(("enabled", {"enabled": bad}) for bad in (0, "true", [])),
@@ -231,7 +252,10 @@ async def test_the_other_dialects_field_is_named_where_it_was_used(api, refused)
     refused(response, 422, "validation_error", field="retry.max_attempts")
 
 
-@pytest.mark.parametrize("expression", ["@yearly", "@every 90s", "*/5 9-17 * * MON-FRI", "0 0 L * *", "0 0 1 1 *", "0 0 29 2 *", "*/15 * * * * *"])
+@pytest.mark.parametrize(
+    "expression",
+    ["@yearly", "@every 90s", "*/5 9-17 * * MON-FRI", "0 0 L * *", "0 0 1 1 *", "0 0 29 2 *", "*/15 * * * * *"],
+)
 async def test_these_can_be_registered(api, expression) -> None:
     """C-CRN-04 to C-CRN-09; the expression stays as typed."""
     entry = (await api.ask("POST", PATH, {**SUITE, "expression": expression}))["cron"]

@@ -167,7 +167,7 @@ async def until_waiting(api, fetchers: int = 1) -> None:
     """Return when so many fetches wait for work."""
     doorbell = api.service.context.doorbell
     async with asyncio.timeout(5):
-        while sum(len(waiting) for waiting in doorbell._waiters.values()) < fetchers:  # noqa: SLF001, ASYNC110
+        while sum(len(waiting) for waiting in doorbell._waiters.values()) < fetchers:  # noqa: SLF001
             await asyncio.sleep(0)
 
 
@@ -268,7 +268,7 @@ async def test_a_job_claimed_for_a_client_that_hung_up_is_given_back(api) -> Non
     assert await asyncio.wait_for(asking, 1) is None
     go_on.set()
     async with asyncio.timeout(1):
-        while (found := await api.job(job["id"]))["attempt"] == 0 or found["state"] == "active":  # noqa: ASYNC110
+        while (found := await api.job(job["id"]))["attempt"] == 0 or found["state"] == "active":
             await asyncio.sleep(0)
     assert found["state"] == "available"
     # It was no failure, and the next worker gets it at once.

@@ -125,10 +125,10 @@ async def test_null_counts_as_absent(api) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '[1.0,1,-0.0,1e2,0.1,123456789012345678901234567890,9007199254740993,1E-7]',
+        "[1.0,1,-0.0,1e2,0.1,123456789012345678901234567890,9007199254740993,1E-7]",
         '["\\u0000","\\u00e9","é","\\ud83d\\ude00","/","\\/"]',
         '[{"b":1,"a":{"":null}},[[]],true,null,{}]',
-        '[ 1 , 2 ]',
+        "[ 1 , 2 ]",
     ],
 )  # fmt: skip
 async def test_values_come_back_as_they_were_sent(api, text) -> None:

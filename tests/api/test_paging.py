@@ -82,7 +82,9 @@ async def test_an_offset_passes_entries_over(api, path) -> None:
     assert (body["pagination"]["total"], body["pagination"]["has_more"]) == (len(whole), False)
 
 
-@pytest.mark.parametrize(("limit", "taken"), [("", 50), ("?limit=200", 200), ("?limit=201", 200), ("?limit=999999999", 200)])
+@pytest.mark.parametrize(
+    ("limit", "taken"), [("", 50), ("?limit=200", 200), ("?limit=201", 200), ("?limit=999999999", 200)]
+)
 async def test_a_limit_has_a_default_and_a_maximum(api, path, limit, taken) -> None:
     """C-PAG-01, Q-25."""
     body = await api.ask("GET", f"/ojs/v1/{path}{limit}")
@@ -92,9 +94,15 @@ async def test_a_limit_has_a_default_and_a_maximum(api, path, limit, taken) -> N
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("limit", bad) for bad in ("0", "-1", "1.5", "x", "", "1e3", "%2B1", "1_0", "%20%201", "\u0661", "\u00b2", "9" * 10)),
+        *(
+            ("limit", bad)
+            for bad in ("0", "-1", "1.5", "x", "", "1e3", "%2B1", "1_0", "%20%201", "\u0661", "\u00b2", "9" * 10)
+        ),
         *(("offset", bad) for bad in ("-1", "1.5", "x", "", "0x1", "9" * 5000)),
-        *(("cursor", bad) for bad in ("x", "!!!", "eyJ9", "%00", "\u00e9", "a" * 3000, "bnVsbA", "W10", "WzEsMl0", "WzEuNSwieCJd")),
+        *(
+            ("cursor", bad)
+            for bad in ("x", "!!!", "eyJ9", "%00", "\u00e9", "a" * 3000, "bnVsbA", "W10", "WzEsMl0", "WzEuNSwieCJd")
+        ),
         ("cursor", base64.urlsafe_b64encode(b"[" * 1000).decode().rstrip("=")),
         ("cursor", base64.urlsafe_b64encode(b'[1,"\xff"]').decode().rstrip("=")),
     ],

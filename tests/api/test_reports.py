@@ -343,7 +343,13 @@ async def test_it_renews_by_the_length_it_gives_else_by_that_of_the_lease(api) -
     """C-VIS-05: never by some other default."""
     await api.push()
     job = await api.fetch_one(worker_id="w", visibility_timeout_ms=3000)
-    for asked, expires in ((10_000, "10.000Z"), (None, "10.000Z"), (0, "10.000Z"), (2000, "02.000Z"), (None, "02.000Z")):
+    for asked, expires in (
+        (10_000, "10.000Z"),
+        (None, "10.000Z"),
+        (0, "10.000Z"),
+        (2000, "02.000Z"),
+        (None, "02.000Z"),
+    ):
         body = {"worker_id": "w", "active_jobs": [job["id"]], "visibility_timeout_ms": asked}
         await api.ask("POST", BEAT, body)
         assert (await api.job(job["id"]))["lease_expires_at"].endswith(expires)
@@ -369,7 +375,14 @@ async def test_it_renews_nobody_elses_and_fails_over_nothing(api, check) -> None
 
 async def test_what_a_worker_says_of_itself_is_kept(api, check) -> None:
     """C-WRK-05."""
-    report = {"hostname": "h", "pid": 7, "queues": ["a"], "concurrency": 4, "labels": {"zone": 1.0}, "state": "draining"}
+    report = {
+        "hostname": "h",
+        "pid": 7,
+        "queues": ["a"],
+        "concurrency": 4,
+        "labels": {"zone": 1.0},
+        "state": "draining",
+    }
     await api.ask("POST", BEAT, {"worker_id": "w", "active_jobs": 3, "started_at": "whenever", **report})
     api.clock.advance(SECOND)
     await api.ask("POST", BEAT, {"worker_id": "w", "active_jobs": 3, **report})
@@ -440,7 +453,10 @@ async def test_a_worker_that_falls_silent_loses_its_jobs(api, refused) -> None:
     [
         *(("worker_id", {"worker_id": bad}) for bad in (None, "", 1, [], "w" * 256)),
         ("worker_id", {"active_jobs": []}),
-        *(("active_jobs", {"worker_id": "w", "active_jobs": bad}) for bad in (-1, 10_001, 1.5, "x", {}, True, [1], [None])),
+        *(
+            ("active_jobs", {"worker_id": "w", "active_jobs": bad})
+            for bad in (-1, 10_001, 1.5, "x", {}, True, [1], [None])
+        ),
         ("active_jobs", {"worker_id": "w", "active_jobs": ["x"] * 10_001}),
         *(("active_job_ids", {"worker_id": "w", "active_job_ids": bad}) for bad in (1, "x", {}, [[]])),
         *(("job_id", {"worker_id": "w", "job_id": bad}) for bad in (1, [], "x" * 256)),

@@ -185,7 +185,10 @@ async def test_an_unknown_workflow_is_not_found(api, refused, method, workflow_i
         *(("steps", {"type": "chain", "steps": bad}) for bad in (None, [], {}, "x", 1)),
         ("steps", {"type": "chain", "jobs": [job()]}),
         ("jobs", {"type": "group", "steps": [job()]}),
-        *(("callbacks", {"type": "batch", "jobs": [job()], "callbacks": bad}) for bad in (None, {}, [], "x", {"on_x": job()})),
+        *(
+            ("callbacks", {"type": "batch", "jobs": [job()], "callbacks": bad})
+            for bad in (None, {}, [], "x", {"on_x": job()})
+        ),
         ("callbacks.on_complete", {"type": "batch", "jobs": [job()], "callbacks": {"on_complete": "x"}}),
         ("callbacks.on_success.type", {"type": "batch", "jobs": [job()], "callbacks": {"on_success": {"args": []}}}),
         *(("steps[1]", {"type": "chain", "steps": [job(), bad]}) for bad in (None, "x", 1, [])),

@@ -294,7 +294,8 @@ async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
     assert await asyncio.wait_for(waiting, 5) == ()
 
 
-async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any) -> None:
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any, stopping: bool) -> None:  # noqa: FBT001
     job = await server.push()
     started, go_on = asyncio.Event(), asyncio.Event()
 
@@ -313,6 +314,9 @@ async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any) -
         await waiting
     assert await server.state(job) == "active"
     go_on.set()
+    if stopping:
+        await server.service.stop()
+        assert await server.state(job) == "available"
     while await server.state(job) != "available":
         await asyncio.sleep(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,10 +16,10 @@ from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from ojs_api.handlers import ENDPOINTS
-from ojs_api.http import Call, Endpoint, Gate, all_headers, error_reply
+from ojs_api.http import Call, Endpoint, Gate, all_headers, allow_header, error_reply, method_not_allowed
 from ojs_api.serving import on_shutdown
 from ojs_core.clock import SystemClock
-from ojs_core.errors import InvalidRequestError, MethodUnknownError, OJSError, RouteNotFoundError
+from ojs_core.errors import InvalidRequestError, OJSError, RouteNotFoundError
 from ojs_core.registry import load_backend
 from ojs_core.service import Service
 from ojs_core.settings import read_settings
@@ -83,6 +84,12 @@ def _route(path: str, application: ASGIApp) -> ASGIRouteHandler | HTTPRouteHandl
     return HTTPRouteHandler(path, http_method=list(HttpMethod), status_code=200)(hand_over)
 
 
+def methods_at(path: str) -> set[str]:
+    """Return the methods of a path with its parameters filled in."""
+    found = ((re.sub(r"\{\w+:str\}", "[^/]+", endpoint.path), endpoint.method) for endpoint in ENDPOINTS)
+    return {method for pattern, method in found if re.fullmatch(pattern, path.rstrip("/"))}
+
+
 def answer_framework_error(service: Service) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
     """Return the handler of what Litestar itself refuses: above all paths that do not exist."""
 
@@ -91,7 +98,7 @@ def answer_framework_error(service: Service) -> Callable[[Request[Any, Any, Any]
         if isinstance(error, NotFoundException):
             reply = error_reply(RouteNotFoundError("There is no such path."), call)
         elif isinstance(error, MethodNotAllowedException):
-            reply = error_reply(MethodUnknownError("This server does not know the method."), call)
+            reply = method_not_allowed(request.method, allow_header(methods_at(request.scope["path"])), call)
         elif isinstance(error, ClientException):
             reply = error_reply(InvalidRequestError(error.detail), call)
         else:

@@ -154,7 +154,9 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema and "type" not in schema:
         return " or ".join(dict.fromkeys(_type(kind) for kind in schema["anyOf"]))
     if "enum" in schema:
-        return ", ".join(f"<code>{escape(repr(value) if value == '' else str(value))}</code>" for value in schema["enum"])
+        return ", ".join(
+            f"<code>{escape(repr(value) if value == '' else str(value))}</code>" for value in schema["enum"]
+        )
     kind = schema.get("type", "any JSON")
     if kind == "array":
         items = schema.get("items")

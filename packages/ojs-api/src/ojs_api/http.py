@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -179,7 +179,7 @@ class Gate:
 
     def route(self, endpoints: Mapping[str, Endpoint]) -> ASGIApp:
         """Return the ASGI application of one path; `endpoints` by method."""
-        allowed = ", ".join(sorted({*endpoints, "OPTIONS", *(["HEAD"] if "GET" in endpoints else [])}))
+        allowed = allow_header(endpoints)
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             # The server is configured for no other protocol.
@@ -275,6 +275,12 @@ def error_reply(error: OJSError, call: Call) -> Reply:
     if error.status == UnauthenticatedError.status:
         headers.append((b"www-authenticate", b'Bearer realm="ojs"'))
     return Reply(error_body(error, call.request_id.decode()), error.status, headers)
+
+
+def allow_header(methods: Iterable[str]) -> str:
+    """Return what an `Allow` header says of a path with these methods."""
+    listed = {*methods, "OPTIONS"}
+    return ", ".join(sorted(listed | {"HEAD"} if "GET" in listed else listed))
 
 
 def method_not_allowed(method: str, allowed: str, call: Call) -> Reply:

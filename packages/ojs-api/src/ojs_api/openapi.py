@@ -55,6 +55,16 @@ PARAMETERS: Final[Mapping[str, tuple[Any, str]]] = {
 LOCATED: Final = ("/ojs/v1/jobs", "/ojs/v1/workflows")
 """Paths whose 201 says where to find what was made (C-HTTP-08)."""
 
+_ONE_JOB: Final = ("jobs_info", "jobs_cancel", "jobs_activate", "workers_ack_one", "workers_nack_one")
+LINKS: Final[Mapping[str, tuple[str, str, Sequence[str]]]] = {
+    "jobs_enqueue": ("job_id", "job/id", _ONE_JOB),
+    "workers_fetch": ("job_id", "job/id", ("workers_ack_one", "workers_nack_one")),
+    "workers_nack_one": ("job_id", "job/id", ("dead_letter_read", "dead_letter_retry", "dead_letter_delete")),
+    "crons_register": ("name", "cron/name", ("crons_read", "crons_switch", "crons_delete")),
+    "workflows_create": ("workflow_id", "workflow/id", ("workflows_read", "workflows_cancel")),
+}
+"""What can be done with what an operation answers: the parameter, where its value stands, and with which operations."""
+
 HEADERS: Final[Mapping[str, tuple[Any, str]]] = {
     "OJS-Version": (str, "Version of the protocol."),
     "X-Request-Id": (str, "The id of the request, as sent by the client or made up."),
@@ -105,15 +115,14 @@ def types_of(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 - whatever stands i
     It is a type, several in a tuple if one of them is meant, types by status in a mapping, a `Content`, or `X | None`
     for a body that may be missing.
     """
-    match value:
-        case None:
-            return ()
-        case Content():
-            return (value.kind,)
-        case Mapping():
-            return tuple(kind for kinds in value.values() for kind in types_of(kinds))
-        case tuple():
-            return value
+    if value is None:
+        return ()
+    if isinstance(value, Content):
+        return (value.kind,)
+    if isinstance(value, Mapping):
+        return tuple(kind for kinds in value.values() for kind in types_of(kinds))
+    if isinstance(value, tuple):
+        return value
     return tuple(kind for kind in get_args(value) if kind is not type(None)) if may_be_missing(value) else (value,)
 
 
@@ -139,9 +148,7 @@ def make_document(endpoints: Iterable[Endpoint], *, keys: bool = False) -> dict[
     components: dict[str, Any] = {
         "schemas": schemas.components,
         "responses": responses,
-        "headers": {
-            name: {"description": text, "schema": schemas.of(kind)} for name, (kind, text) in HEADERS.items()
-        },
+        "headers": {name: {"description": text, "schema": schemas.of(kind)} for name, (kind, text) in HEADERS.items()},
         "parameters": {
             "OJS-Version": {
                 "name": "OJS-Version",
@@ -188,20 +195,16 @@ class _Schemas:
         # WorkflowJob is named by the schemas of workflows without being a type msgspec sees there.
         kinds += [shapes.Error, shapes.WorkflowJob, SpecVersion]
         kinds += [kind for kind, _ in (*PARAMETERS.values(), *HEADERS.values())]
-        found, self.components = msgspec.json.schema_components(
-            kinds, ref_template="#/components/schemas/{name}"
-        )
+        found, self.components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
         self._schemas = dict(zip(kinds, found, strict=True))
 
-    def of(self, *kinds: Any) -> dict[str, Any]:  # noqa: ANN401 - types
+    def of(self, *kinds: Any) -> dict[str, Any]:
         """Return the schema of one of the types."""
         schemas = [self._schemas[kind] for kind in kinds]
         return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _operation(
-    endpoint: Endpoint, schemas: _Schemas, shared: dict[str, Any], *, keys: bool
-) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: _Schemas, shared: dict[str, Any], *, keys: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": operation_id(endpoint),
         "summary": endpoint.summary,
@@ -238,9 +241,7 @@ def _parameter(endpoint: Endpoint, name: str) -> tuple[Any, str]:
     return PARAMETERS.get(f"{endpoint.tag}.{name}") or PARAMETERS[name]
 
 
-def _responses(
-    endpoint: Endpoint, schemas: _Schemas, shared: dict[str, Any], *, keys: bool
-) -> dict[str, Any]:
+def _responses(endpoint: Endpoint, schemas: _Schemas, shared: dict[str, Any], *, keys: bool) -> dict[str, Any]:
     """Return the answers by status. Those that are nothing but an error are put among the shared ones."""
     given = endpoint.response if isinstance(endpoint.response, Mapping) else {endpoint.status: endpoint.response}
     failures: dict[int, set[str]] = {}
@@ -261,16 +262,17 @@ def _responses(
     return responses
 
 
-def _response(
-    endpoint: Endpoint, status: int, answers: list[dict[str, Any]], codes: Sequence[str]
-) -> dict[str, Any]:
+def _response(endpoint: Endpoint, status: int, answers: list[dict[str, Any]], codes: Sequence[str]) -> dict[str, Any]:
     only = endpoint.response if not codes else None
     media_types = (only.media_type,) if isinstance(only, Content) else MEDIA_TYPES
     schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
+    parameter, place, operations = LINKS.get(operation_id(endpoint), ("", "", ()))
+    links = {name: {"operationId": name, "parameters": {parameter: f"$response.body#/{place}"}} for name in operations}
     return {
         "description": ", ".join([HTTPStatus(status).phrase, *(f"`{code}`" for code in codes)]),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _headers(endpoint, status)},
         "content": {media_type: {"schema": schema} for media_type in media_types},
+        **({"links": links} if links and not codes else {}),
     }
 
 

@@ -190,7 +190,11 @@ class GuardedProtocol(HttpToolsProtocol):
     `header_max_bytes`, twice `SLICE_BYTES`, one read of the event loop and what uvicorn buffers of a body (64 KiB).
     """
 
+    # Beyond thirty attributes CPython gives up its quick way to all of them, and uvicorn has twenty-eight.
+    __slots__ = ("_body_bytes", "_deadline", "_earlier", "_framing", "_phase", "_sweeper", "_unparsed_bytes")
+
     limits: ClassVar[Limits] = Limits()
+    url = b""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -207,7 +211,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._framing: dict[bytes, bytes] = {}
         # Cycles before `self.cycle` that are not answered yet; only pipelining clients have any.
         self._earlier: list[RequestResponseCycle] = []
-        self.url = b""
 
     # The connection
 
@@ -481,4 +484,4 @@ class GuardedProtocol(HttpToolsProtocol):
 
 def guarded(limits: Limits) -> type[GuardedProtocol]:
     """Make the protocol class that keeps `limits`."""
-    return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
+    return type("GuardedProtocol", (GuardedProtocol,), {"__slots__": (), "limits": limits})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from threading import Lock
@@ -36,6 +37,17 @@ def connect(config: SQLiteConfig) -> apsw.Connection:
     connection.execute("PRAGMA temp_store = memory")
     connection.wal_autocheckpoint(CHECKPOINT_PAGES)
     return connection
+
+
+def check_in_place(connection: apsw.Connection) -> None:
+    """Raise `apsw.CantOpenError` unless the file this connection has open is still the one at its path.
+
+    SQLite would go on writing to a file that was deleted or replaced, and what it wrote would be gone with it.
+    """
+    moved = ctypes.c_int()
+    connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
+    if moved.value:
+        raise apsw.CantOpenError("the file was moved or deleted")
 
 
 def prepare(config: SQLiteConfig) -> apsw.Connection:

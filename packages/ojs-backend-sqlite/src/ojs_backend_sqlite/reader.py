@@ -36,6 +36,7 @@ class Reader:
             if self._connection is None:
                 self._connection = database.connect(self._config)
             connection = self._connection
+            database.check_in_place(connection)
             connection.execute("BEGIN")
             outcomes = [_attempt(work, connection) for work in works]
             connection.execute("COMMIT")

@@ -57,6 +57,8 @@ class Writer:
         """Do all the work in one transaction, or, if some of it fails, each in one of its own."""
         try:
             connection = self._connect()
+            if not self._config.in_memory:
+                database.check_in_place(connection)
             connection.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             return self._give_up(works, error)

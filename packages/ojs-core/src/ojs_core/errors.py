@@ -112,15 +112,6 @@ class MethodNotAllowedError(OJSError):
     hint = "The Allow header lists the methods of this path."
 
 
-class MethodUnknownError(OJSError):
-    """No path of this server has this method."""
-
-    code = "x_method_unknown"
-    status = 501
-    retryable = False
-    hint = "This server answers GET, HEAD, POST, PATCH, DELETE and OPTIONS."
-
-
 class StateConflictError(OJSError):
     """The job, workflow or reservation is not in the state the operation needs (C-LC-01)."""
 

@@ -65,7 +65,9 @@ async def register(call: Call) -> Reply:
     return Reply(_both(registered.entry), 201 if registered.created else 200)
 
 
-@endpoints.add("GET", "/ojs/v1/cron/{name:str}", "Read a cron entry", response=shapes.CronAnswer, errors=(NotFoundError,))
+@endpoints.add(
+    "GET", "/ojs/v1/cron/{name:str}", "Read a cron entry", response=shapes.CronAnswer, errors=(NotFoundError,)
+)
 async def read(call: Call) -> Reply:
     """C-EP-22."""
     return Reply(_both(await call.service.crons.get(call.path_params["name"])))

@@ -28,7 +28,9 @@ endpoints = Endpoints("Dead letters")
 FILTERS = ("queue", "type", "error_type", "since", "until", "limit", "offset", "cursor")
 
 
-@endpoints.add("GET", "/ojs/v1/dead-letter", "List dead letters, newest first", query=FILTERS, response=shapes.DeadLetters)
+@endpoints.add(
+    "GET", "/ojs/v1/dead-letter", "List dead letters, newest first", query=FILTERS, response=shapes.DeadLetters
+)
 async def list_dead_letters(call: Call) -> Reply:
     """C-EP-16."""
     query = call.query()

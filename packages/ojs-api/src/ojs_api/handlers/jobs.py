@@ -91,7 +91,9 @@ async def info(call: Call) -> Reply:
     return Reply({"job": job_view(await call.service.jobs.info(call.path_params["job_id"]))})
 
 
-@endpoints.add("DELETE", "/ojs/v1/jobs/{job_id:str}", "Cancel a job", response=shapes.ChangedAnswer, errors=NOT_IN_STATE)
+@endpoints.add(
+    "DELETE", "/ojs/v1/jobs/{job_id:str}", "Cancel a job", response=shapes.ChangedAnswer, errors=NOT_IN_STATE
+)
 async def cancel(call: Call) -> Reply:
     """C-EP-06."""
     return Reply({"job": _changed(await call.service.jobs.cancel(call.path_params["job_id"]))})

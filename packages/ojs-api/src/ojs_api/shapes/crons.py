@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct
 
 from ojs_api.shapes.jobs import JobOptions, JobTemplate
 from ojs_api.shapes.lists import Pagination
-from ojs_api.shapes.values import Array, Count, CronName, JobType, Object, Nullable, Time, either
+from ojs_api.shapes.values import Array, Count, CronName, JobType, Nullable, Object, Time, either
 
 
 class CronTemplate(JobTemplate, kw_only=True):

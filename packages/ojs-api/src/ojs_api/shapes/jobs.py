@@ -18,8 +18,8 @@ from ojs_api.shapes.values import (
     Maybe,
     Milliseconds,
     NamedPriority,
-    Object,
     Nullable,
+    Object,
     PolicyMilliseconds,
     Priority,
     QueueName,
@@ -71,9 +71,9 @@ class UniquePolicy(Struct, kw_only=True):
     period: Nullable[Annotated[Duration, Meta(description="How long after its creation a job counts.")]] = UNSET
     period_ms: Nullable[PolicyMilliseconds] = UNSET
     states: Nullable[Annotated[list[JobStateName], Meta(min_length=1)]] = UNSET
-    on_conflict: Nullable[
-        Literal["reject", "ignore", "replace", "replace_except_schedule", "use_existing", "drop"]
-    ] = UNSET
+    on_conflict: Nullable[Literal["reject", "ignore", "replace", "replace_except_schedule", "use_existing", "drop"]] = (
+        UNSET
+    )
 
 
 class QueueRateLimit(Struct, kw_only=True):
@@ -172,7 +172,7 @@ class JobError(Struct, kw_only=True):
 
 
 class Job(Struct, kw_only=True):
-    """A job. What has no meaning in its state is absent; attributes the server does not know stand as they were sent."""
+    """A job. What has no meaning in its state is absent; attributes the server does not know stand as sent."""
 
     specversion: Literal["1.0"]
     id: JobId

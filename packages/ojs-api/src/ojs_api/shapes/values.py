@@ -11,7 +11,7 @@ from ojs_core.envelope import JOB_TYPE, NAMED_PRIORITIES, QUEUE_MAX, QUEUE_NAME,
 from ojs_core.service.crons import CRON_NAME, NAME_MAX
 
 Given = TypeVar("Given")
-Nullable: TypeAlias = Given | None | UnsetType
+Nullable: TypeAlias = Given | UnsetType | None
 """Of a request: may be left out, and `null` means the same (C-ENV-25)."""
 Maybe: TypeAlias = Given | UnsetType
 """Of an answer: left out where it has no meaning."""
@@ -41,9 +41,7 @@ LeaseId: TypeAlias = Annotated[
     str, Meta(max_length=255, description="The token of one claim; refused once the lease has lapsed.")
 ]
 ShortText: TypeAlias = Annotated[str, Meta(max_length=255)]
-SpecVersion: TypeAlias = Annotated[
-    str, Meta(pattern=r"^1([.]0([.][0-9]+)?(-[0-9A-Za-z.\-]+)?)?$", examples=["1.0"])
-]
+SpecVersion: TypeAlias = Annotated[str, Meta(pattern=r"^1([.]0([.][0-9]+)?(-[0-9A-Za-z.\-]+)?)?$", examples=["1.0"])]
 
 Time: TypeAlias = Annotated[
     str, Meta(description="RFC 3339, UTC, milliseconds.", extra_json_schema={"format": "date-time"})

@@ -15,8 +15,8 @@ from ojs_api.shapes.values import (
     LeaseId,
     Maybe,
     Milliseconds,
-    Object,
     Nullable,
+    Object,
     ShortText,
     Time,
     WorkerId,
@@ -32,12 +32,14 @@ class FetchRequest(Struct, kw_only=True):
         list[str],
         Meta(min_length=1, max_length=1000, description="Served from left to right; unknown names are no error."),
     ]
-    count: Nullable[Annotated[int, Meta(description="Most jobs to hand out: 1 to 1000; other numbers count as those.")]] = UNSET
+    count: Nullable[
+        Annotated[int, Meta(description="Most jobs to hand out: 1 to 1000; other numbers count as those.")]
+    ] = UNSET
     worker_id: Nullable[WorkerId] = UNSET
     visibility_timeout_ms: Nullable[Annotated[Milliseconds, Meta(description="Length of the lease.")]] = UNSET
-    wait_ms: Nullable[
-        Annotated[int, Meta(ge=0, le=WAIT_MAX_MS, description="How long to wait for the first job.")]
-    ] = UNSET
+    wait_ms: Nullable[Annotated[int, Meta(ge=0, le=WAIT_MAX_MS, description="How long to wait for the first job.")]] = (
+        UNSET
+    )
 
 
 class FetchAnswer(Struct, kw_only=True):
@@ -122,14 +124,10 @@ class HeartbeatRequest(Struct, kw_only=True):
     """A sign of life. The leases of the jobs it names are renewed."""
 
     worker_id: Annotated[WorkerId, Meta(min_length=1)]
-    active_jobs: Nullable[
-        Annotated[int, Meta(ge=0, le=10_000)] | Annotated[list[str], Meta(max_length=10_000)]
-    ] = UNSET
+    active_jobs: Nullable[Annotated[int, Meta(ge=0, le=10_000)] | Annotated[list[str], Meta(max_length=10_000)]] = UNSET
     active_job_ids: Nullable[Annotated[list[str], Meta(max_length=10_000)]] = UNSET
     job_id: Nullable[ShortText] = UNSET
-    state: Nullable[
-        Literal["running", "active", "", "quiet", "drain", "draining", "terminate", "terminating"]
-    ] = UNSET
+    state: Nullable[Literal["running", "active", "", "quiet", "drain", "draining", "terminate", "terminating"]] = UNSET
     visibility_timeout_ms: Nullable[Milliseconds] = UNSET
     hostname: Nullable[ShortText] = UNSET
     pid: Nullable[Annotated[int, Meta(ge=0, le=2**53)]] = UNSET

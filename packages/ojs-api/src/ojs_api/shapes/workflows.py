@@ -81,14 +81,14 @@ class BatchWorkflowRequest(_WorkflowDefinition, kw_only=True):
 class StepRequest(WorkflowJob, kw_only=True):
     """A job and what it waits for. A workflow nested in this one has these two attributes too."""
 
-    id: StepId  # type: ignore[assignment]
+    id: StepId
     depends_on: Nullable[list[StepId]] = UNSET
 
 
 class StepsRequest(_WorkflowDefinition, kw_only=True):
     """Steps that name what they wait for, without cycles. It has no `type`."""
 
-    type: None | UnsetType = UNSET
+    type: UnsetType | None = UNSET
     steps: Annotated[list[StepRequest], Meta(min_length=1, max_length=MEMBERS_MAX)]
 
 

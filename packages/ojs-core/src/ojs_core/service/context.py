@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Committed, Refused
 from ojs_core.clock import Clock
 from ojs_core.coalesce import Coalescer
@@ -29,9 +33,23 @@ class Context:
         self.claims: Coalescer[ClaimRequest, Claimed] = Coalescer(backend.claim)
         self.doorbell = Doorbell()
         self.remembered: dict[str, Job] = {}
+        self._seen_to: set[asyncio.Task[None]] = set()
 
     def remember(self, job: Job) -> None:
         """Keep a job handed out by this process, dropping the oldest beyond the limit."""
         self.remembered[job.id] = job
         if len(self.remembered) > REMEMBERED_MAX:
             del self.remembered[next(iter(self.remembered))]
+
+    def see_to(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have some work done that nobody waits for, but for the end of the server. It must not raise."""
+        task = asyncio.create_task(work)
+        self._seen_to.add(task)
+        task.add_done_callback(self._seen_to.discard)
+
+    async def drain(self) -> None:
+        """Wait until nothing is on its way to the store."""
+        while self._seen_to:
+            await asyncio.wait(self._seen_to)
+        await self.commits.drain()
+        await self.claims.drain()

@@ -78,7 +78,6 @@ class JobService:
     def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]]) -> None:
         self._context = context
         self._ended = ended
-        self._giving_back: set[asyncio.Future[None]] = set()
 
     # PUSH.
 
@@ -144,9 +143,7 @@ class JobService:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            giving_back = asyncio.ensure_future(self._give_back(claiming))
-            self._giving_back.add(giving_back)
-            giving_back.add_done_callback(self._giving_back.discard)
+            self._context.see_to(self._give_back(claiming))
             raise
 
     async def _give_back(self, claiming: asyncio.Future[tuple[Job, ...]]) -> None:

@@ -50,8 +50,7 @@ class Service:
         """End the background work, finish what is on its way to the store, and close it."""
         self.stop_waiting()
         await self.maintenance.stop()
-        await self.context.commits.drain()
-        await self.context.claims.drain()
+        await self.context.drain()
         await self.backend.close()
 
     # Queues and events have no rules of their own.

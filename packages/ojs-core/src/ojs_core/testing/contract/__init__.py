@@ -8,6 +8,8 @@
             yield backend
             await backend.close()
 
+This is with `asyncio_mode = "auto"` of pytest-asyncio; without it, take its own decorator for the fixture.
+
 Where `capabilities.shared` is set, a fixture `second` gives another backend on the same store; `unopened` gives one
 that was never opened. `capabilities` alone selects tests: none asks which backend it runs on, sleeps, or reads the
 clock of the machine.

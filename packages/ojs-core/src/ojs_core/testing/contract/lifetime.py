@@ -65,6 +65,14 @@ class LifetimeContract(BackendFixtures):
         await backend.close()
         await backend.close()
 
+    async def test_it_is_open_when_open_returns(self, unopened: Backend) -> None:
+        """Making one connects to nothing; `open` prepares the store, and then it answers."""
+        await unopened.open()
+        await unopened.ping()
+        job = await insert_one(unopened)
+        assert await read(unopened, job.id) == job
+        await unopened.close()
+
     async def test_it_can_be_closed_without_being_opened(self, unopened: Backend) -> None:
         """Start-up may fail before `open`."""
         await unopened.close()

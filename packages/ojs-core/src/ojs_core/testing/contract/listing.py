@@ -59,7 +59,10 @@ class ListContract(BackendFixtures):
         ids = [make_id(NOW + n // 3) for n in range(12)]
         for n in (5, 0, 11, 3, 8, 1, 10, 2, 7, 4, 9, 6):
             await insert_one(backend, id=ids[n], created_at=NOW + n // 3, queue=f"q{n % 2}", priority=n)
-        await claim(backend, "q0", "q1", count=4)
+        [first, *_] = (await claim(backend, "q0", "q1", count=4)).jobs
+        changes = {"discarded_at": NOW + 99}
+        await apply(backend, make_transition(LifecycleEvent.DISCARD, first.id, changes=changes))
+        assert first.id not in (ids[0], ids[-1])
         assert await listed(backend) == ids[::-1]
 
     async def test_filters_are_joined(self, backend: Backend) -> None:
