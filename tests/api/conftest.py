@@ -160,7 +160,7 @@ async def _serving(current: Current, backend: Backend | None = None, **settings:
     async with api.client:
         yield api
     # Whatever the test left unfinished is finished now, or shows.
-    await asyncio.wait_for(service.stop(), 5)
+    await asyncio.wait_for(service.stop(), 10)
 
 
 Serving = Callable[..., AbstractAsyncContextManager[Api]]
@@ -168,7 +168,7 @@ Serving = Callable[..., AbstractAsyncContextManager[Api]]
 
 @pytest.fixture(scope="session")
 def serving(current: Current) -> Serving:
-    """Start a server with settings of its own, one at a time: `async with serving(batch_max=2) as api`."""
+    """Start servers with settings or a backend of their own, one at a time, as a context."""
     return partial(_serving, current)
 
 

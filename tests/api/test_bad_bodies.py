@@ -288,7 +288,7 @@ def json_values(names: list[str]) -> st.SearchStrategy[Any]:
 NAMES = sorted({name for kind in DOCUMENT["components"]["schemas"].values() for name in kind["properties"]})
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(sorted(VALID)), extra=st.dictionaries(st.sampled_from(NAMES), json_values(NAMES), max_size=4)
 )

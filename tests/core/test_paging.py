@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ojs_core.backend import EventQuery, JobQuery
 from ojs_core.errors import InvalidRequestError
-from ojs_core.ids import event_id, uuid7
+from ojs_core.ids import event_id
 from ojs_core.job import JobState
 from ojs_core.paging import decode_cursor, decode_event_id, encode_cursor, event_matches, job_matches
 from ojs_core.testing.clock import NOW
@@ -59,7 +59,10 @@ def test_an_event_id_gives_its_number_back() -> None:
     assert decode_event_id(event_id(NOW, 42)) == 42
 
 
-@pytest.mark.parametrize("text", ["", "42", "evt_", uuid7(NOW), "evt_" + uuid7(NOW), event_id(NOW, 1) + "\n"])
+UUID = "019c5166-8840-7de5-9c69-ab53fdf2b751"
+
+
+@pytest.mark.parametrize("text", ["", "42", "evt_", UUID, "evt_" + UUID, event_id(NOW, 1) + "\n"])
 def test_a_foreign_event_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         decode_event_id(text)

@@ -24,7 +24,7 @@ h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
 h3 { margin-top: 2rem; font-size: 1.1rem; }
 h4 { margin: 1rem 0 .25rem; font-size: .95rem; color: var(--dim); }
 a { color: var(--link); }
-nav ul { columns: 18rem; padding-left: 1.2rem; }
+nav ul { columns: 18rem; column-gap: 2.5rem; padding-left: 1.2rem; }
 code { font: .92em ui-monospace, monospace; overflow-wrap: anywhere; }
 .method { display: inline-block; min-width: 4.5em; font-weight: 700; }
 .dim { color: var(--dim); }
@@ -40,6 +40,9 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The Content-Security-Policy of the page: its one style sheet, and nothing else."""
+
+PARAMETER_TITLES = ("Name", "In", "Type", "Meaning")
+PATTERN_SHOWN_MAX = 60
 
 _CODE = re.compile(r"`([^`]+)`")
 _LIMITS = {
@@ -72,6 +75,8 @@ def render_page(document: Mapping[str, Any]) -> bytes:
         f"<h1>{escape(title)}</h1><p>{escape(info['summary'])} ",
         'For programs: <a href="/ojs/v1/openapi.json"><code>/ojs/v1/openapi.json</code></a>.</p>',
         "<p>This server asks for a key: <code>Authorization: Bearer &lt;key&gt;</code>.</p>" if keys else "",
+        "<h4>Headers of any request</h4>",
+        _table(PARAMETER_TITLES, map(_parameter, document["components"]["parameters"].values())),
         "<nav>",
         *(f"<h4>{escape(tag)}</h4><ul>{''.join(found)}</ul>" for tag, found in links.items()),
         '<p><a href="#errors">Errors</a>, <a href="#types">types</a></p></nav>',
@@ -88,9 +93,10 @@ def _operation(document: Mapping[str, Any], path: str, method: str, operation: M
     parts = [
         f'<section><h3 id="{operation["operationId"]}"><span class="method">{method.upper()}</span> ',
         f"<code>{escape(path)}</code></h3><p>{escape(operation['summary'])}.{' Needs no key.' if public else ''}</p>",
-        "<h4>Parameters</h4>",
-        _table(("Name", "In", "Type", "Meaning"), (_parameter(document, one) for one in operation["parameters"])),
     ]
+    parameters = [_parameter(one) for one in operation["parameters"] if "$ref" not in one]
+    if parameters:
+        parts += ["<h4>Parameters</h4>", _table(PARAMETER_TITLES, parameters)]
     body = operation.get("requestBody")
     if body is not None:
         content = next(iter(body["content"].values()))
@@ -100,9 +106,7 @@ def _operation(document: Mapping[str, Any], path: str, method: str, operation: M
     return "".join([*parts, "</section>"])
 
 
-def _parameter(document: Mapping[str, Any], parameter: Mapping[str, Any]) -> list[str]:
-    if "$ref" in parameter:
-        parameter = document["components"]["parameters"][_name(parameter)]
+def _parameter(parameter: Mapping[str, Any]) -> list[str]:
     name = f"<code>{escape(parameter['name'])}</code>"
     return [name, parameter["in"], _type(parameter["schema"]), _prose(parameter["description"])]
 
@@ -139,7 +143,7 @@ def _types(schemas: Mapping[str, Mapping[str, Any]]) -> str:
         required = schema.get("required", ())
         rows = (
             [f"<code>{escape(field)}</code>", "yes" if field in required else "", _type(kind), _prose(_about(kind))]
-            for field, kind in schema["properties"].items()
+            for field, kind in sorted(schema["properties"].items(), key=lambda item: item[0] not in required)
         )
         parts.append(f'<h3 id="type-{name}">{name}</h3><p>{_prose(schema.get("description", ""))}</p>')
         if schema["properties"]:
@@ -166,6 +170,9 @@ def _type(schema: Mapping[str, Any]) -> str:
     else:
         text = escape({"date-time": "time"}.get(schema.get("format", ""), kind))
     limits = [limit.format(schema[name]) for name, limit in _LIMITS.items() if name in schema]
+    pattern = schema.get("pattern", "")
+    if 0 < len(pattern) <= PATTERN_SHOWN_MAX:
+        limits.append(f"matching <code>{escape(pattern)}</code>")
     return text + (f' <span class="dim">{", ".join(limits)}</span>' if limits else "")
 
 

@@ -65,6 +65,20 @@ LINKS: Final[Mapping[str, tuple[str, str, Sequence[str]]]] = {
 }
 """What can be done with what an operation answers: the parameter, where its value stands, and with which operations."""
 
+PHRASES: Final[Mapping[int, str]] = {
+    200: "OK",
+    201: "Created",
+    400: "Bad request",
+    401: "No valid key",
+    404: "Not found",
+    409: "Conflict",
+    413: "Too large",
+    422: "Refused",
+    500: "Fault of the server",
+    503: "Not now",
+}
+"""What the statuses of endpoints mean. Python's own phrases change from release to release."""
+
 HEADERS: Final[Mapping[str, tuple[Any, str]]] = {
     "OJS-Version": (str, "Version of the protocol."),
     "X-Request-Id": (str, "The id of the request, as sent by the client or made up."),
@@ -269,7 +283,7 @@ def _response(endpoint: Endpoint, status: int, answers: list[dict[str, Any]], co
     parameter, place, operations = LINKS.get(operation_id(endpoint), ("", "", ()))
     links = {name: {"operationId": name, "parameters": {parameter: f"$response.body#/{place}"}} for name in operations}
     return {
-        "description": ", ".join([HTTPStatus(status).phrase, *(f"`{code}`" for code in codes)]),
+        "description": ", ".join([PHRASES[status], *(f"`{code}`" for code in codes)]),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _headers(endpoint, status)},
         "content": {media_type: {"schema": schema} for media_type in media_types},
         **({"links": links} if links and not codes else {}),

@@ -44,7 +44,7 @@ LINGER_S: Final = 5.0
 # the header is about to be read again (see `_read_again`); in CLOSING whatever comes is thrown away.
 IDLE, HEADER, BODY, UPGRADE, CLOSING = range(5)
 
-# What decides where a request ends and what comes after it, and what uvicorn itself looks for.
+# Fields that decide where a request ends, and what its client expects before and after that.
 FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
 
 _clock = SystemClock()
@@ -191,7 +191,17 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     # Beyond thirty attributes CPython gives up its quick way to all of them, and uvicorn has twenty-eight.
-    __slots__ = ("_body_bytes", "_deadline", "_earlier", "_framing", "_phase", "_sweeper", "_unparsed_bytes")
+    __slots__ = (
+        "_body_bytes",
+        "_deadline",
+        "_earlier",
+        "_is_chunked",
+        "_is_declared",
+        "_is_offer",
+        "_phase",
+        "_sweeper",
+        "_unparsed_bytes",
+    )
 
     limits: ClassVar[Limits] = Limits()
     url = b""
@@ -208,7 +218,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # Bytes since the request, or the last piece of its body, began. An upper bound: whole slices are counted.
         self._unparsed_bytes = 0
         self._body_bytes = 0
-        self._framing: dict[bytes, bytes] = {}
+        self._is_declared = self._is_chunked = self._is_offer = False
         # Cycles before `self.cycle` that are not answered yet; only pipelining clients have any.
         self._earlier: list[RequestResponseCycle] = []
 
@@ -291,16 +301,31 @@ class GuardedProtocol(HttpToolsProtocol):
         """Note that a request begins."""
         super().on_message_begin()
         self._phase = HEADER
-        self._framing = {}
+        self._is_declared = self._is_chunked = self._is_offer = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field, and note those that say where the request ends."""
+        """Keep a header field. It is uvicorn's own method, but for those in `FRAMING`."""
         name = name.lower()
-        if name not in FRAMING:
-            self.headers.append((name, value))
-            return
-        self._framing[name] = value if name not in self._framing else self._framing[name] + b", " + value
-        super().on_header(name, value)
+        if name in FRAMING:
+            self._read_framing(name, value)
+        self.headers.append((name, value))
+
+    def _read_framing(self, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            self._is_declared = True
+            if int(value) > self.limits.body_max_bytes:
+                raise self._body_too_large()
+        elif name == b"transfer-encoding":
+            if self._is_chunked or value.lower() != b"chunked":
+                raise InvalidRequestError("The only transfer coding supported is 'chunked', once.")
+            self._is_chunked = True
+        elif name == b"upgrade":
+            self._is_offer = True
+        elif value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        # The parser sees to this as well; two readings of one length are how requests are smuggled past a proxy.
+        if self._is_declared and self._is_chunked:
+            raise InvalidRequestError("Content-Length and Transfer-Encoding exclude each other.")
 
     def on_headers_complete(self) -> None:
         """Refuse the request by its header, or have it answered."""
@@ -318,33 +343,20 @@ class GuardedProtocol(HttpToolsProtocol):
             raise self._header_too_large()
         if len(self.pipeline) >= PIPELINED_MAX:
             raise TooManyPipelinedError(f"More than {PIPELINED_MAX} requests wait on this connection.")
-        if self._framing:
-            self._check_framing()
-            if b"upgrade" in self._framing and self.parser.should_upgrade() and not self._should_upgrade():
-                self._phase = UPGRADE
-                return
+        if self._is_offer and self.parser.should_upgrade() and not self._should_upgrade():
+            self._phase = UPGRADE
+            return
 
         previous = self.cycle
         super().on_headers_complete()
         if self.pipeline:
             self._earlier = [cycle for cycle in self._earlier if not cycle.response_complete]
             self._earlier.append(previous)
-        if b"transfer-encoding" in self._framing:
+        if self._is_chunked:
             # uvicorn would add the trailers to the header the application is looking at.
             self.headers = []
         self._phase = BODY
         self._deadline = 0.0
-
-    def _check_framing(self) -> None:
-        length = self._framing.get(b"content-length")
-        coding = self._framing.get(b"transfer-encoding")
-        if coding is not None and coding.lower() != b"chunked":
-            raise InvalidRequestError("The only transfer coding supported is 'chunked'.")
-        # The parser sees to this as well; two readings of one length are how requests are smuggled past a proxy.
-        if coding is not None and length is not None:
-            raise InvalidRequestError("Content-Length and Transfer-Encoding exclude each other.")
-        if length is not None and int(length) > self.limits.body_max_bytes:
-            raise self._body_too_large()
 
     def on_body(self, body: bytes) -> None:
         """Count a piece of the body."""
@@ -375,11 +387,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
-        if self.pipeline or self.transport.is_closing():
+        if self.pipeline:
             super().on_response_complete()
-        else:
-            # As in uvicorn, but the sweeper times the pause.
-            self.server_state.total_requests += 1
+            return
+        # As in uvicorn, but the sweeper times the pause.
+        self.server_state.total_requests += 1
+        if self.flow.read_paused and not self.transport.is_closing():
             self.flow.resume_reading()
 
     # Offers to change the protocol
