@@ -6,18 +6,22 @@ The background loops are not started: a test that needs the clock's work asks fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 import pytest
+import uvicorn
 
 from ojs_api import shapes
 from ojs_api.app import create_app
+from ojs_api.protocol import Limits, guarded
 from ojs_core.backend import Backend
+from ojs_core.clock import SystemClock
 from ojs_core.memory import MemoryBackend
 from ojs_core.service import Service
 from ojs_core.settings import Settings
@@ -31,7 +35,7 @@ class Current:
 
     def __init__(self) -> None:
         self.service = Service(MemoryBackend(), FakeClock(), Settings())
-        self.app: Any = create_app(self)  # type: ignore[arg-type]
+        self.app: Any = create_app(self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.service, name)
@@ -183,6 +187,55 @@ async def api(current: Current) -> AsyncIterator[Api]:
     """A server with default settings."""
     async with _serving(current) as api:
         yield api
+
+
+class Live:
+    """A server behind a real socket, in a thread, with the clock of the machine."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.service = Service(MemoryBackend(), SystemClock(), Settings(**settings))
+        config = uvicorn.Config(
+            create_app(self.service),
+            port=0,
+            http=guarded(Limits()),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._startup = self._server.startup
+        self._server.startup = self._announce
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        assert self._started.wait(30)
+        self.address: tuple[str, int] = self._server.servers[0].sockets[0].getsockname()
+        self.url = f"http://127.0.0.1:{self.address[1]}"
+
+    async def _announce(self, sockets: Any = None) -> None:
+        await self._startup(sockets)
+        self._started.set()
+
+    def stop(self) -> None:
+        """Stop, and wait until it has."""
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[..., Live]]:
+    """Start servers that can be reached over the network; they are stopped when the test ends."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> Live:
+            server = Live(**settings)
+            stack.callback(server.stop)
+            return server
+
+        yield start
 
 
 def check_headers(response: httpx.Response, media_type: str = OJS) -> None:

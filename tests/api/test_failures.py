@@ -218,7 +218,7 @@ async def test_health_tells_of_an_outage_and_liveness_does_not(serving, check) -
             "status": "ok",
             "version": "1.0",
             "uptime_seconds": 61,
-            "backend": {"type": "memory", "status": "connected", "latency_ms": 0},
+            "backend": {"type": api.backend.capabilities.name, "status": "connected", "latency_ms": 0},
         }
         backend.down = True
         response = await api.send("GET", "/ojs/v1/health")
@@ -246,9 +246,9 @@ async def test_the_manifest_tells_what_the_server_is(api, check) -> None:
     assert manifest["implementation"]["name"] == "ojs-server"
     assert (manifest["conformance_level"], manifest["conformance_tier"]) == (4, "runtime")
     assert manifest["protocols"] == ["http"]
-    assert manifest["backend"] == "memory"
+    assert manifest["backend"] == api.backend.capabilities.name
     assert manifest["unique_job_strength"] == "strong"
-    assert manifest["durable"] is False
+    assert manifest["durable"] is api.backend.capabilities.durable
     assert manifest["limits"]["max_envelope_bytes"] == 1_048_576
     assert manifest["limits"]["max_batch"] == 10_000
     assert manifest["schema_validation"] is manifest["capabilities"]["schema_validation"] is False

@@ -42,8 +42,8 @@ def on_both_loops(test):
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110 - what is waited for lies within the code under test
-        await asyncio.sleep(0)  # noqa: TID251 - a yield, not a sleep
+    while not condition():
+        await asyncio.sleep(0)
 
 
 class Answer(NamedTuple):

@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that follow from the code: `python -m ojs_api.docs [--check]`.
 
-A part stands in a Markdown file between `<!-- generated: NAME -->` and `<!-- end -->`. With `--check` nothing is written;
-the exit code is 1 if a part is out of date.
+A part stands in a Markdown file between `<!-- generated: NAME -->` and `<!-- end -->`. With `--check` nothing is
+written; the exit code is 1 if a part is out of date.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class Endpoints:
         self.tag = tag
         self.all: list[Endpoint] = []
 
-    def add(self, method: str, path: str, summary: str, **rest: Any) -> Callable[[Handler], Handler]:  # noqa: ANN401
+    def add(self, method: str, path: str, summary: str, **rest: Any) -> Callable[[Handler], Handler]:
         """Register the decorated handler for a method and path. POST, PUT and PATCH read a body."""
 
         def register(handler: Handler) -> Handler:
@@ -183,7 +183,7 @@ class Gate:
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             # The server is configured for no other protocol.
-            http = cast(HTTPScope, scope)
+            http = cast("HTTPScope", scope)
             call = Call(http, receive, self._service)
             try:
                 method = http["method"]
@@ -223,7 +223,7 @@ class Gate:
         return await endpoint.handler(call)
 
     def _authenticate(self, authorization: bytes) -> None:
-        """Compare with every key in constant time, so that neither a key nor its position can be guessed by the clock."""
+        """Compare with every key in constant time: the clock tells neither a key nor its position."""
         scheme, _, given = authorization.partition(b" ")
         matches = [hmac.compare_digest(key, given.strip()) for key in self._keys]
         if scheme.lower() != b"bearer" or not any(matches):
@@ -232,7 +232,7 @@ class Gate:
 
 def check_content_type(value: bytes | None) -> None:
     """Refuse a body in another media type; a missing header counts as JSON (C-HTTP-04)."""
-    if value is None or value == OJS_MEDIA_TYPE or value == JSON_MEDIA_TYPE:
+    if value in (None, OJS_MEDIA_TYPE, JSON_MEDIA_TYPE):
         return
     if value.partition(b";")[0].strip().lower() not in (OJS_MEDIA_TYPE, JSON_MEDIA_TYPE):
         raise InvalidRequestError(

@@ -123,7 +123,6 @@ def serve(config: ServeConfig) -> int:
 
 def _complain(message: str) -> None:
     sys.stderr.write(f"ojs-server: {message}\n")
-    sys.stderr.flush()
 
 
 def _configure_logging(config: ServeConfig) -> None:
@@ -206,18 +205,6 @@ class _Reasons(logging.Filter):
         return False
 
 
-@contextmanager
-def _reasons() -> Iterator[_Reasons]:
-    """Collect reasons instead of logging them, until the context ends."""
-    reasons = _Reasons()
-    uvicorn_logger = logging.getLogger("uvicorn.error")
-    uvicorn_logger.addFilter(reasons)
-    try:
-        yield reasons
-    finally:
-        uvicorn_logger.removeFilter(reasons)
-
-
 class _Server(uvicorn.Server):
     """uvicorn's server with our signals: none is raised again at the end, a second one forces, waiters are told."""
 
@@ -290,11 +277,17 @@ def _run(
 ) -> int:
     """Serve in this process. `parent` is a file descriptor that becomes readable when the parent process is gone."""
     debug = config.log_level in {"debug", "trace"}
+    reasons = _Reasons()
+    uvicorn_logger = logging.getLogger("uvicorn.error")
     with ExitStack() as starting:
-        reasons = _Reasons() if debug else starting.enter_context(_reasons())
+        if not debug:
+            uvicorn_logger.addFilter(reasons)
+            starting.callback(uvicorn_logger.removeFilter, reasons)
 
         def started() -> None:
             starting.close()
+            for line in reasons.lines:
+                log.error("%s", line)
             on_started()
 
         server = _Server(
@@ -318,21 +311,21 @@ def _run(
             forceable=forceable,
             parent=parent,
         )
+        failed = False
         try:
             server.run(sockets)
         except asyncio.CancelledError:
             return 1 if server.force_exit else 0
         except SystemExit:
-            # How uvicorn says that it could not start; it has logged the reason.
-            pass
+            pass  # It could not start, and uvicorn has logged the reason.
         except Exception as error:
             if server.started or debug:
                 log.exception("The server failed.")
             reasons.lines.insert(0, f"{type(error).__name__}: {error}")
-    if not server.started or reasons.lines:
-        _complain(f"cannot start: {reasons.lines[0] if reasons.lines else 'the application refuses'}")
-        return 1
-    return 1 if server.lifespan.should_exit else 0
+            failed = True
+    if not server.started:
+        _complain(f"cannot start: {reasons.lines[0] if reasons.lines else 'the application gave no reason'}")
+    return 1 if failed or not server.started or server.lifespan.should_exit else 0
 
 
 def _work(config: ServeConfig, sockets: list[socket.socket], ready: Connection) -> None:
@@ -373,9 +366,10 @@ class _Worker:
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._ready, tell = context.Pipe(duplex=False)
-        self.process: SpawnProcess = context.Process(target=_work, args=(self._config, self._sockets, tell))
-        self.process.start()
+        process = context.Process(target=_work, args=(self._config, self._sockets, tell))
+        process.start()
         tell.close()
+        self.process: SpawnProcess = process
         self.is_ready = False
         self.restart_at = inf
         self._started_at = _now()
@@ -390,7 +384,7 @@ class _Worker:
         """Notice whether the process is ready, or start its successor when it is time; return whether it just died."""
         if self.restart_at < inf:
             if now >= self.restart_at:
-                self.start()
+                self._start_again(now)
             return False
         if not self.is_ready and self._ready.poll():
             with suppress(EOFError):
@@ -403,6 +397,14 @@ class _Worker:
         self._failures = 0 if healthy else self._failures + 1
         self.restart_at = now + restart_pause_s(self._failures)
         return True
+
+    def _start_again(self, now: float) -> None:
+        try:
+            self.start()
+        except OSError:
+            # No memory or no process to be had; the other workers are no worse for it.
+            self.restart_at = now + RESTART_MAX_S
+            log.exception("No worker could be started; next try in %.0f s.", RESTART_MAX_S)
 
 
 class _Supervisor:

@@ -9,9 +9,10 @@ from typing import Any
 class JoinedWrites:
     """A transport that sends together what is written in one turn of the event loop.
 
-    uvicorn writes the header and the body of an answer one after the other, and each write would be a system call of its
-    own, a packet of its own, and a chance for another thread to take the interpreter. Here the first write waits for the
-    next one, but no longer than the loop takes to come round; so an interim answer or the header of a stream is not held.
+    uvicorn writes the header and the body of an answer one after the other, and each write would be a system call of
+    its own, a packet of its own, and a chance for another thread to take the interpreter. Here the first write waits
+    for the next one, but no longer than the loop takes to come round; so an interim answer or the header of a stream is
+    not held.
     """
 
     __slots__ = ("_held", "_loop", "_transport")

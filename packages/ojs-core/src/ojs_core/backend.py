@@ -144,9 +144,9 @@ class Refused(Struct, frozen=True):
 class ClaimRequest(Struct, frozen=True, kw_only=True):
     """Hand out up to `count` jobs, queues left to right, priority high to low, then `seq` low to high (C-OPS-10).
 
-    Passed over: paused queues, what a queue's rate limit forbids, jobs whose `expires_at` has come. Nothing is handed out
-    to a worker whose directive is not `running` (C-OPS-18). `lease_ms`, `default_lease_ms`, `default_timeout_ms` and the
-    resulting record: see `claim_job`. The claim notes that `worker_id` was seen.
+    Passed over: paused queues, what a queue's rate limit forbids, jobs whose `expires_at` has come. Nothing is handed
+    out to a worker whose directive is not `running` (C-OPS-18). `lease_ms`, `default_lease_ms`, `default_timeout_ms`
+    and the resulting record: see `claim_job`. The claim notes that `worker_id` was seen.
     """
 
     queues: tuple[str, ...]
@@ -169,8 +169,8 @@ class BeatRequest(Struct, frozen=True, kw_only=True):
     """A heartbeat: note the worker, and renew the leases it names.
 
     Renewed (`extend_lease`) is each named job that is active and recorded as this worker's or as nobody's; no other is
-    touched, and none makes the beat fail (C-VIS-05, C-WRK-07). `worker` carries the worker's report; its `first_seen_at`,
-    `beats` and `directive` are the store's to keep. Each renewed job gets a `job.heartbeat` event.
+    touched, and none makes the beat fail (C-VIS-05, C-WRK-07). `worker` carries the worker's report; its
+    `first_seen_at`, `beats` and `directive` are the store's to keep. Each renewed job gets a `job.heartbeat` event.
     """
 
     worker: Worker
@@ -357,7 +357,10 @@ class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, Event
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect and prepare the store (tables, scripts, streams). Raises `SettingsError` or `BackendUnavailableError`."""
+        """Connect and prepare the store (tables, scripts, streams).
+
+        Raises `SettingsError` or `BackendUnavailableError`.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -54,8 +54,8 @@ SYSTEM_MANAGED = frozenset(
 """A client's values for these are ignored, never stored and never echoed (C-ENV-22)."""
 
 STANDARD = frozenset(
-    "specversion id type args meta schema options queue priority timeout timeout_ms scheduled_at delay_until expires_at "
-    "retry retry_policy unique tags visibility_timeout visibility_timeout_ms pending rate_limit".split()
+    "specversion id type args meta schema options queue priority timeout timeout_ms scheduled_at delay_until "
+    "expires_at retry retry_policy unique tags visibility_timeout visibility_timeout_ms pending rate_limit".split()
 )
 """Attributes with a meaning; everything else at the top level is unknown and echoed."""
 

@@ -28,7 +28,7 @@ class OJSError(Exception):
     hint: ClassVar[str] = "This is a fault of the server. The log line with the same request id says more."
     retry_after_s: int | None = None
 
-    def __init__(self, message: str, **details: Any) -> None:  # noqa: ANN401 - details are any JSON values
+    def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details = {key: value for key, value in details.items() if value is not None}
@@ -140,7 +140,7 @@ class UnauthenticatedError(OJSError):
 
 
 class BackendUnavailableError(OJSError):
-    """The store did not answer, or refused to. The change may or may not have happened; its guard makes a retry safe."""
+    """The store did not answer, or refused. The change may have happened or not; its guard makes a retry safe."""
 
     code = "backend_error"
     status = 503

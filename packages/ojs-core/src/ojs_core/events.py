@@ -126,7 +126,7 @@ def job_event(draft: EventDraft, job: Job, at: int, started_at: int | None = Non
     )
 
 
-def other_event(event_type: str, at: int, subject: str, *, queue: str | None = None, **data: Any) -> Event:  # noqa: ANN401
+def other_event(event_type: str, at: int, subject: str, *, queue: str | None = None, **data: Any) -> Event:
     """Make an event about a queue, worker, workflow or cron entry."""
     job_type = data.get("job_type")
     if queue is not None:

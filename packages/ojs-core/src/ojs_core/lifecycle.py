@@ -2,8 +2,8 @@
 
 Everything that changes a job's state is here, as pure functions of values: a `Transition` says what a store must find
 (the guard) and what it must leave behind. A store that holds the record in this process applies it with
-`apply_transition`; any other does the same with its own script or statement. Source: OJS core §6; the table is the union
-of the prose and the official cases (requirements T01 to T17, Q-30).
+`apply_transition`; any other does the same with its own script or statement. Source: OJS core §6; the table is the
+union of the prose and the official cases (requirements T01 to T17, Q-30).
 """
 
 from __future__ import annotations
@@ -213,12 +213,12 @@ def retention_ends(state: JobState, now: int, retention: Retention, *, dead: boo
             return now + (retention.dead_letter_ms if dead else retention.discarded_ms)
 
 
-def _plan(job_id: str, event: LifecycleEvent, now: int, **rest: Any) -> Transition:  # noqa: ANN401
+def _plan(job_id: str, event: LifecycleEvent, now: int, **rest: Any) -> Transition:
     expected, to = TRANSITIONS[event]
     return Transition(job_id=job_id, event=event, to=to, at=now, expected=expected, **rest)
 
 
-def _finish(job_id: str, event: LifecycleEvent, now: int, retention: Retention, **rest: Any) -> Transition:  # noqa: ANN401
+def _finish(job_id: str, event: LifecycleEvent, now: int, retention: Retention, **rest: Any) -> Transition:
     dead = bool(rest.get("changes", {}).get("dead"))
     return _plan(
         job_id,
@@ -423,7 +423,7 @@ def plan_failure(
     )
 
 
-def _discard(  # noqa: PLR0913 - one caller's values, in one place
+def _discard(
     job: Job,
     now: int,
     retention: Retention,

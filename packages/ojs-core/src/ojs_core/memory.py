@@ -372,11 +372,7 @@ class MemoryBackend(Backend):
 
     async def list_events(self, query: EventQuery) -> EventPage:
         after = -1 if query.after is None else decode_event_id(query.after)
-        found = [
-            event
-            for event in self._events
-            if event_seq(event.id) > after and event_matches(event, query)
-        ]
+        found = [event for event in self._events if event_seq(event.id) > after and event_matches(event, query)]
         return EventPage(tuple(found[: query.limit]), has_more=len(found) > query.limit)
 
     async def prune_events(self, before: int, keep: int, limit: int) -> int:

@@ -36,8 +36,8 @@ def installed_backends() -> dict[str, EntryPoint]:
 def load_backend(name: str, environ: Mapping[str, str]) -> Backend:
     """Make the backend called `name` from its variables in `environ`; it is not opened yet.
 
-    Raises `BackendNotInstalledError` if there is none of that name, and `SettingsError` if the package does not implement
-    the hook or refuses the settings.
+    Raises `BackendNotInstalledError` if there is none of that name, and `SettingsError` if the package does not
+    implement the hook or refuses the settings.
     """
     backend: Backend | None = _hooks_of(name).ojs_make_backend(environ=environ)
     if backend is None:

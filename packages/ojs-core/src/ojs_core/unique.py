@@ -227,7 +227,7 @@ def _canonical(value: object) -> bytes:
     return b"".join(chunks)
 
 
-def _write(value: Any, chunks: list[bytes]) -> None:
+def _write(value: Any, chunks: list[bytes]) -> None:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
         chunks.append(_encode_string(_normalise(value)))
     elif value is None or isinstance(value, bool):
