@@ -11,7 +11,7 @@ import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,6 +29,7 @@ from ojs_core.errors import (
     UnsupportedError,
 )
 from ojs_core.ids import uuid7
+from ojs_core.paging import decode_cursor, encode_cursor
 from ojs_core.service import Service
 
 log = logging.getLogger("ojs.http")
@@ -395,3 +396,26 @@ def pagination(total: int, page: Paging, shown: int, next_cursor: str | None) ->
     if next_cursor is not None:
         view["next_cursor"] = next_cursor
     return view
+
+
+class Named(Protocol):
+    """A record with a name."""
+
+    @property
+    def name(self) -> str:
+        """What the records of its kind are listed by."""
+
+
+Listed = TypeVar("Listed", bound=Named)
+
+
+def page_by_name(records: Sequence[Listed], page: Paging) -> tuple[Sequence[Listed], dict[str, Any]]:
+    """Return the page of records that are in the order of their names, and its `pagination` object."""
+    start = page.offset
+    if page.cursor is not None:
+        _, after = decode_cursor(page.cursor)
+        start = sum(record.name <= after for record in records)
+    shown = records[start : start + page.limit]
+    more = start + len(shown) < len(records)
+    cursor = encode_cursor((0, shown[-1].name)) if shown and more else None
+    return shown, pagination(len(records), page, len(shown), cursor)

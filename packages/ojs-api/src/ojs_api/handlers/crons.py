@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ojs_api import shapes
-from ojs_api.http import Call, Endpoints, Reply, pagination, paging
+from ojs_api.http import Call, Endpoints, Reply, page_by_name, paging
 from ojs_api.wire import cron_view
 from ojs_core.envelope import invalid
 from ojs_core.errors import InvalidRetryPolicyError, MetadataTooLargeError, NotFoundError, StateConflictError
-from ojs_core.paging import decode_cursor, encode_cursor
 from ojs_core.records import CronEntry
 from ojs_core.service.crons import parse_cron_request
 
@@ -37,15 +36,8 @@ async def list_crons(call: Call) -> Reply:
     if wanted not in (None, "true", "false"):
         raise invalid("enabled", "true or false", wanted)
     entries = await call.service.crons.list_crons(enabled=None if wanted is None else wanted == "true")
-    start = page.offset
-    if page.cursor is not None:
-        _, after = decode_cursor(page.cursor)
-        start = sum(entry.name <= after for entry in entries)
-    shown = entries[start : start + page.limit]
-    more = start + len(shown) < len(entries)
-    cursor = encode_cursor((0, shown[-1].name)) if shown and more else None
+    shown, numbers = page_by_name(entries, page)
     views = [cron_view(entry) for entry in shown]
-    numbers = pagination(len(entries), page, len(shown), cursor)
     return Reply({"crons": views, "cron_jobs": views, "count": len(views), "pagination": numbers})
 
 

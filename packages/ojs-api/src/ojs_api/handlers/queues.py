@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ojs_api import shapes
-from ojs_api.http import Call, Endpoints, Reply, pagination, paging
+from ojs_api.http import Call, Endpoints, Reply, page_by_name, paging
 from ojs_api.wire import queue_view, stats_view
 from ojs_core.errors import NotFoundError
-from ojs_core.paging import decode_cursor, encode_cursor
 from ojs_core.timestamps import format_ms
 
 endpoints = Endpoints("Queues")
@@ -16,16 +15,8 @@ endpoints = Endpoints("Queues")
 async def list_queues(call: Call) -> Reply:
     """C-EP-12."""
     page = paging(call.query())
-    queues = await call.service.queues()
-    start = page.offset
-    if page.cursor is not None:
-        _, after = decode_cursor(page.cursor)
-        start = sum(queue.name <= after for queue in queues)
-    shown = queues[start : start + page.limit]
-    more = start + len(shown) < len(queues)
-    cursor = encode_cursor((0, shown[-1].name)) if shown and more else None
-    views = [queue_view(queue) for queue in shown]
-    return Reply({"queues": views, "pagination": pagination(len(queues), page, len(shown), cursor)})
+    shown, numbers = page_by_name(await call.service.queues(), page)
+    return Reply({"queues": [queue_view(queue) for queue in shown], "pagination": numbers})
 
 
 @endpoints.add(
