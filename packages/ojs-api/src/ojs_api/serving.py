@@ -396,6 +396,7 @@ class _Worker:
         healthy = self.is_ready and now - self._started_at >= HEALTHY_S
         self._failures = 0 if healthy else self._failures + 1
         self.restart_at = now + restart_pause_s(self._failures)
+        self.is_ready = False
         return True
 
     def _start_again(self, now: float) -> None:
@@ -492,9 +493,8 @@ class _Supervisor:
         if alive:
             _complain(f"killed {len(alive)} worker(s) that had not finished")
             return 1
-        # A worker that was told to stop before it could listen to signals ends by the signal.
-        codes = {worker.process.exitcode for worker in self._workers if worker.restart_at == inf}
-        return 0 if codes <= {0, -signal.SIGTERM} else 1
+        # One that was not ready ends as it can: by the signal, if it was too young to handle it.
+        return 0 if all(worker.process.exitcode == 0 for worker in self._workers if worker.is_ready) else 1
 
     def _alive(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.process.exitcode is None]

@@ -137,6 +137,15 @@ class EventContract(BackendFixtures):
         data = data_of(event)
         assert {name: data.get(name) for name in expected} == expected
 
+    async def test_an_execution_may_take_no_time(self, backend: Backend) -> None:
+        """Its duration is zero; and the trace id of a job may be called `traceparent` (C-EVT-05, C-EVT-09)."""
+        job = await job_in(backend, JobState.ACTIVE, meta=raw({"traceparent": "00-abc"}))
+        ack = make_transition(LifecycleEvent.ACK, job.id, changes=RELEASED, events=(EventDraft("job.completed"),))
+        await apply(backend, ack)
+        found = [data_of(event) for event in await events(backend)]
+        assert {data["trace_id"] for data in found} == {"00-abc"}
+        assert found[-1]["duration_ms"] == 0
+
     @pytest.mark.parametrize("event", [LifecycleEvent.LAPSE, LifecycleEvent.REQUEUE])
     async def test_the_duration_of_an_execution_that_was_lost(self, backend: Backend, event: LifecycleEvent) -> None:
         """The record forgets its start with the swap; the event still knows it (C-EVT-05)."""

@@ -89,6 +89,7 @@ class ListContract(BackendFixtures):
         assert await found(queue="unknown") == []
         assert await found(dead=False) == ["a1", "a2", "b1", "b2"]
         assert await found(dead=True) == []
+        assert await found(error_type="X") == []
 
     @pytest.mark.parametrize("state", list(JobState))
     async def test_a_job_is_listed_in_its_state(self, backend: Backend, state: JobState) -> None:

@@ -73,6 +73,13 @@ class RateContract(BackendFixtures):
         assert await claim_ids(backend, count=9, now=NOW + 900) == []
         assert await claim_ids(backend, count=9, now=NOW + 1500) == ids[5:6]
 
+    async def test_a_clock_behind_does_not_get_around_the_limit(self, backend: Backend) -> None:
+        """Another server's clock may be late; what it hands out counts as if it were now."""
+        ids = await self._fill(backend, 3)
+        assert await claim_ids(backend, count=2) == ids[:2]
+        assert await claim_ids(backend, count=9, now=NOW - 5 * SECOND) == ids[2:3]
+        assert await claim_ids(backend, count=9, now=NOW + 500) == []
+
     async def test_what_went_before_the_limit_does_not_count(self, backend: Backend) -> None:
         """The window is kept only while a limit is set."""
         free = await insert(backend, *(make_new() for _ in range(9)))
