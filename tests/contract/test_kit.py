@@ -14,7 +14,14 @@ from ojs_core.errors import BackendUnavailableError
 from ojs_core.memory import MemoryBackend
 from ojs_core.testing import BackendContract, BackendWrapper, CountingBackend, FakeClock, FaultyBackend
 from ojs_core.testing import contract as contract_package
-from ojs_core.testing.contract import CommitContract, DoorbellContract, LeaseContract, LifetimeContract, QueueContract
+from ojs_core.testing.contract import (
+    CommitContract,
+    DoorbellContract,
+    EventContract,
+    LifetimeContract,
+    QueueContract,
+    WorkerContract,
+)
 from ojs_core.testing.factories import make_id, make_new
 
 
@@ -70,7 +77,7 @@ def test_a_wrapper_overrides_every_method() -> None:
     assert own == public
 
 
-class TestWrapped(LifetimeContract, CommitContract, LeaseContract, QueueContract, DoorbellContract):
+class TestWrapped(LifetimeContract, CommitContract, QueueContract, WorkerContract, EventContract, DoorbellContract):
     """A wrapper around a backend is a backend."""
 
     @pytest.fixture

@@ -37,6 +37,10 @@ class JoinedWrites:
             held, self._held = self._held, b""
             self._transport.write(held)
 
+    def is_closing(self) -> bool:
+        """Return whether the transport is closed or about to be; asked of every connection once a second."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Send what is held, then close."""
         self.flush()

@@ -197,16 +197,20 @@ swaps = st.builds(
 )
 
 
+_BY_CLOCK = {
+    JobState.SCHEDULED: LifecycleEvent.PROMOTE,
+    JobState.RETRYABLE: LifecycleEvent.PROMOTE,
+    JobState.ACTIVE: LifecycleEvent.LAPSE,
+    JobState.AVAILABLE: LifecycleEvent.EXPIRE,
+    JobState.PENDING: LifecycleEvent.EXPIRE,
+}
+
+
 def sweep(job: Job, now: int, wake_in: int | None) -> Transition:
     """Return what the clock does to a due job; `wake_in` is when it does so again."""
-    if job.state in TERMINAL:
+    event = _BY_CLOCK.get(job.state)
+    if event is None:
         return make_note(job, at=now, member_wake_at=now + DAY)
-    if job.state is JobState.ACTIVE:
-        event = LifecycleEvent.LAPSE
-    elif job.expires_at is not None and job.expires_at <= now:
-        event = LifecycleEvent.EXPIRE
-    else:
-        event = LifecycleEvent.PROMOTE if job.state in TRANSITIONS[LifecycleEvent.PROMOTE][0] else LifecycleEvent.CANCEL
     wake_at = None if wake_in is None else now + wake_in
     changes = _changes(event, now, job.queue)
     return make_transition(event, job.id, at=now, version=job.version, changes=changes, wake_at=wake_at)

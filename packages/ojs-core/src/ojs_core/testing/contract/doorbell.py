@@ -39,17 +39,14 @@ class Bell:
     async def expect(self, *queues: str) -> None:
         """Wait until all of the queues were named, or everyone was called."""
         async with asyncio.timeout(PATIENCE_S):
-            while not (None in self.rings or set(queues) <= self._named()):
+            while None not in self.rings and not set(queues) <= self._named():
                 self._changed.clear()
                 await self._changed.wait()
 
     async def settle(self) -> set[str]:
         """Make a last job available, wait until it was told, and return the queues named besides its own."""
         await insert_one(self._backend, queue="the-last")
-        async with asyncio.timeout(PATIENCE_S):
-            while "the-last" not in self._named() and None not in self.rings:
-                self._changed.clear()
-                await self._changed.wait()
+        await self.expect("the-last")
         return self._named() - {"the-last"}
 
     def _named(self) -> set[str]:
