@@ -94,7 +94,10 @@ class WorkflowWrite(Struct, frozen=True):
 class Commit(Struct, frozen=True, kw_only=True):
     """A set of changes that happen together or not at all, with the events they cause.
 
-    The store writes the record of each workflow and cron entry with `version` = `expected_version` + 1.
+    An insert meets the jobs as the transitions and removals of its commit leave them, and the inserts before it. A job
+    is stored with `version` 1, the record of a workflow or cron entry with `expected_version` + 1. A queue that was
+    never seen comes into being with the first job put into it, by insert or by transition. No job is named by two
+    transitions of one commit.
     """
 
     inserts: tuple[NewJob, ...] = ()
@@ -264,7 +267,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def list_jobs(self, query: JobQuery) -> JobPage:
-        """List jobs by newest id first; dead letters by newest `discarded_at` first."""
+        """List jobs, newest `created_at` first, dead letters newest `discarded_at` first; ties by id, downwards."""
 
 
 class QueueStore(ABC):
