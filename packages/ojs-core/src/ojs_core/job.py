@@ -133,6 +133,11 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.state in TERMINAL
 
     @property
+    def unnoted(self) -> bool:
+        """Whether this is a member that ended and whose workflow may not know yet."""
+        return self.ended and self.workflow_id is not None and not self.advanced
+
+    @property
     def failures(self) -> int:
         """Executions that count against the retry policy: a requeue does not (C-OPS-34)."""
         return self.attempt - self.requeues

@@ -286,7 +286,7 @@ class JobService:
     async def _noted_dead_letter(self, job_id: str) -> Job:
         """Read a dead letter. Its workflow, if it has one, knows of its end by then: else it would wait for ever."""
         job = await self.dead_letter(job_id)
-        if job.workflow_id is None or job.advanced:
+        if not job.unnoted:
             return job
         for error in await self._ended([job]):
             raise error
@@ -322,7 +322,7 @@ class JobService:
         raise keeps_changing(job_id)
 
     async def _note_ended(self, changed: Sequence[Change]) -> None:
-        members = [change.job for change in changed if change.job.workflow_id is not None and change.job.ended]
+        members = [change.job for change in changed if change.job.unnoted]
         if members:
             # The job itself has ended, and that is what the caller asked for; the sweeper makes up for the rest.
             for error in await self._ended(members):

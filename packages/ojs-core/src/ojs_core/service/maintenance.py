@@ -102,12 +102,12 @@ class Maintenance:
         return DUE_PER_LOOK in (len(jobs), len(workflows), len(entries))
 
     async def _handle(self, jobs: list[Job], now: int) -> None:
-        unnoted = [job for job in jobs if _is_unnoted(job)]
-        commits = [self._decide(job, now) for job in jobs if not _is_unnoted(job)]
+        unnoted = [job for job in jobs if job.unnoted]
+        commits = [self._decide(job, now) for job in jobs if not job.unnoted]
         if commits:
             answers = await self._context.backend.commit(commits)
             changes = [change for answer in answers if isinstance(answer, Committed) for change in answer.changed]
-            unnoted += [change.job for change in changes if _is_unnoted(change.job)]
+            unnoted += [change.job for change in changes if change.job.unnoted]
         await self._note(unnoted)
 
     async def _note(self, jobs: list[Job]) -> None:
@@ -144,7 +144,7 @@ class Maintenance:
         seen_before = context.clock.now() - context.settings.worker_timeout_ms
         for worker in await context.backend.list_workers(seen_before=seen_before, limit=100):
             ended = await self._workers.bury(worker, seen_before)
-            await self._note([job for job in ended if _is_unnoted(job)])
+            await self._note([job for job in ended if job.unnoted])
         return False
 
     async def prune(self) -> bool:
@@ -162,11 +162,6 @@ class Maintenance:
         if page.jobs:
             await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in page.jobs])
         return len(page.jobs) == DUE_PER_LOOK
-
-
-def _is_unnoted(job: Job) -> bool:
-    """Return whether a job is a member that ended and whose workflow may not know yet."""
-    return job.ended and job.workflow_id is not None and not job.advanced
 
 
 Woken = TypeVar("Woken", Workflow, CronEntry)
