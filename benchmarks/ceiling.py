@@ -16,7 +16,8 @@ from litestar.handlers import ASGIRouteHandler
 from ojs_api.app import make_service
 from ojs_api.handlers import ENDPOINTS
 from ojs_api.http import Call, Endpoint, Gate, Handler, Reply, encode
-from ojs_api.serving import ServeConfig, serve
+from ojs_api.process import ServeConfig
+from ojs_api.serving import serve
 from ojs_api.wire import job_view
 from ojs_core.envelope import new_job, parse_job_request
 from ojs_core.settings import read_settings

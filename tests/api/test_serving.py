@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from ojs_api import serving
+from ojs_api import process, serving
 
 PATIENCE_S = 30
 PROGRAM = Path(__file__).with_name("tiny_app.py")
@@ -172,17 +172,17 @@ def test_a_stop_while_starting(start, workers):
 
 
 def test_callbacks_can_be_taken_back_and_do_not_hinder_each_other(monkeypatch, caplog):
-    monkeypatch.setattr(serving, "_callbacks", [])
-    monkeypatch.setattr(serving, "_stopping", False)
+    monkeypatch.setattr(process, "_callbacks", [])
+    monkeypatch.setattr(process, "_stopping", False)
     called = []
-    serving.on_shutdown(lambda: called.append(1 / 0))
-    forget = serving.on_shutdown(lambda: called.append("forgotten"))
-    serving.on_shutdown(lambda: called.append("kept"))
+    process.on_shutdown(lambda: called.append(1 / 0))
+    forget = process.on_shutdown(lambda: called.append("forgotten"))
+    process.on_shutdown(lambda: called.append("kept"))
     forget()
     forget()
-    assert not serving.shutting_down()
-    serving._announce_shutdown()  # noqa: SLF001 - what a signal does, without the signal
-    assert serving.shutting_down()
+    assert not process.shutting_down()
+    process.announce_shutdown()
+    assert process.shutting_down()
     assert called == ["kept"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 

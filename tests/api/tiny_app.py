@@ -13,7 +13,7 @@ import sys
 
 import msgspec
 
-from ojs_api import serving
+from ojs_api import process, serving
 
 
 def say(*words):
@@ -24,7 +24,7 @@ def say(*words):
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
-        forget = serving.on_shutdown(lambda: say("told"))
+        forget = process.on_shutdown(lambda: say("told"))
         await send({"type": "lifespan.startup.complete"})
         say("up", os.getpid())
         await receive()
@@ -40,7 +40,7 @@ async def app(scope, receive, send):
             body = str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         case "/poll":
             await shutdown()
-            body = "ended early" if serving.shutting_down() else ""
+            body = "ended early" if process.shutting_down() else ""
         case "/work":
             await shutdown()
             finished = asyncio.Event()
@@ -58,7 +58,7 @@ async def app(scope, receive, send):
 
 async def shutdown():
     event = asyncio.Event()
-    forget = serving.on_shutdown(event.set)
+    forget = process.on_shutdown(event.set)
     await event.wait()
     forget()
 
@@ -81,4 +81,4 @@ def make_nothing():
 
 
 if __name__ == "__main__":
-    sys.exit(serving.serve(msgspec.json.decode(sys.argv[1], type=serving.ServeConfig)))
+    sys.exit(serving.serve(msgspec.json.decode(sys.argv[1], type=process.ServeConfig)))

@@ -115,3 +115,24 @@ async def test_draining_waits_for_everything_asked() -> None:
     await draining
     assert store.groups == [[1], [2]]
     assert [await one for one in (*first, *later)] == [2, 4]
+
+
+async def test_a_flush_waits_for_as_many_as_were_there_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "COMPANY_S", 60.0)
+    store = Store()
+    coalescer = Coalescer(store.send)
+    await asyncio.gather(*ask(coalescer, *range(8)))
+    early = ask(coalescer, 1, 2)
+    await asyncio.wait(early, timeout=0)
+    assert len(store.groups) == 1
+    assert await asyncio.gather(*early, *ask(coalescer, 3, 4, 5, 6)) == [2, 4, 6, 8, 10, 12]
+    assert store.groups[1] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_flush_waits_for_company_no_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "COMPANY_S", 0.0)
+    store = Store()
+    coalescer = Coalescer(store.send)
+    await asyncio.gather(*ask(coalescer, *range(8)))
+    assert await coalescer.ask(1) == 2
+    assert store.groups[1:] == [[1]]

@@ -17,7 +17,7 @@ from litestar.types import ASGIApp
 
 from ojs_api.handlers import ENDPOINTS
 from ojs_api.http import Call, Endpoint, Gate, all_headers, allow_header, error_reply, method_not_allowed
-from ojs_api.serving import on_shutdown
+from ojs_api.process import on_shutdown
 from ojs_core.clock import SystemClock
 from ojs_core.errors import InvalidRequestError, OJSError, RouteNotFoundError
 from ojs_core.registry import load_backend

@@ -88,8 +88,8 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
 def serve(environ: Mapping[str, str]) -> int:
     """Serve until told to stop."""
     # Imported late: the other commands answer at once without the web framework.
+    from ojs_api.process import ServeConfig  # noqa: PLC0415
     from ojs_api.protocol import Limits  # noqa: PLC0415
-    from ojs_api.serving import ServeConfig  # noqa: PLC0415
     from ojs_api.serving import serve as serve_until_told  # noqa: PLC0415
 
     settings = read_settings(environ)

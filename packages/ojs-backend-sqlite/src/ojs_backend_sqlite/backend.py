@@ -87,14 +87,12 @@ class SQLiteBackend(Backend):
             self._readers = [Reader(self._config, "reader"), Reader(self._config, "lister")]
 
     async def close(self) -> None:
-        threads: list[Reader | Writer] = [*self._readers]
-        if self._writer is not None:
-            threads.append(self._writer)
+        writer, readers = self._writer, self._readers
         self._writer, self._readers = None, []
-        for thread in threads:
-            thread.mailbox.close()
-        for thread in threads:
-            await asyncio.to_thread(thread.thread.join)
+        for reader in readers:
+            await reader.close()
+        if writer is not None:
+            await writer.close()
 
     async def ping(self) -> None:
         try:
@@ -185,7 +183,7 @@ class SQLiteBackend(Backend):
     def listen(self, callback: WakeCallback) -> None:
         self._callbacks.append(callback)
 
-    # The threads.
+    # The connections.
 
     def _ring(self, queues: frozenset[str] | None) -> None:
         for callback in self._callbacks:
@@ -194,13 +192,13 @@ class SQLiteBackend(Backend):
     async def _write(self, work: Work[Transaction, Answer]) -> Answer:
         if self._writer is None:
             raise closed()
-        return await self._writer.mailbox.submit(work)
+        return await self._writer.submit(work)
 
     async def _read(self, work: Work[apsw.Connection, Answer], reader: int = 0) -> Answer:
         if not self._readers:
             # A database in memory has one connection only.
             return await self._write(partial(_read_in_transaction, work))
-        return await self._readers[reader].mailbox.submit(work)
+        return await self._readers[reader].submit(work)
 
     async def _list(self, work: Work[apsw.Connection, Answer]) -> Answer:
         return await self._read(work, -1)

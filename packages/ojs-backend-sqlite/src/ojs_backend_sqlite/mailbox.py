@@ -1,4 +1,4 @@
-"""How the event loop hands work to a thread that owns a connection, and gets the answers back."""
+"""How the event loop hands work to a thread, and gets the answers back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import apsw
@@ -34,63 +35,8 @@ class Request(NamedTuple, Generic[Tool]):
     future: asyncio.Future[Any]
 
 
-class Mailbox(Generic[Tool]):
-    """Requests for one thread, in order. Their work is done on that thread, with the `Tool` it has."""
-
-    def __init__(self) -> None:
-        self.finished = False
-        """The thread has seen the last request."""
-        self._loop = asyncio.get_running_loop()
-        self._requests: SimpleQueue[Request[Tool] | None] = SimpleQueue()
-        self._closed = False
-
-    # On the loop.
-
-    def submit(self, work: Work[Tool, Answer]) -> asyncio.Future[Answer]:
-        """Have some work done; the future has the answer. Raises `BackendUnavailableError` once closed."""
-        if self._closed:
-            raise closed()
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._requests.put(Request(work, future))
-        return future
-
-    def close(self) -> None:
-        """Accept nothing more. What was submitted is still done."""
-        self._closed = True
-        self._requests.put(None)
-
-    # On the thread.
-
-    def take(self, timeout_s: float | None = None) -> list[Request[Tool]]:
-        """Wait for a request, and return it with all others that came meanwhile.
-
-        Returns an empty list if none came in time (`timeout_s`; None: wait for ever) or ever will (`finished`).
-        """
-        group: list[Request[Tool]] = []
-        try:
-            request = self._requests.get(timeout=timeout_s)
-            while request is not None:
-                group.append(request)
-                if len(group) == GROUP_MAX:
-                    return group
-                request = self._requests.get_nowait()
-        except Empty:
-            return group
-        self.finished = True
-        return group
-
-    def answer(
-        self,
-        requests: Sequence[Request[Tool]],
-        outcomes: Sequence[Outcome],
-        then: Callable[[], None] | None = None,
-    ) -> None:
-        """Wake the callers, all in one go, and do `then` on the loop."""
-        with suppress(RuntimeError):  # the loop was closed, and with it went everyone who waited
-            self._loop.call_soon_threadsafe(_settle, requests, outcomes, then)
-
-
-def _settle(requests: Sequence[Request[Any]], outcomes: Sequence[Outcome], then: Callable[[], None] | None) -> None:
+def settle(requests: Sequence[Request[Any]], outcomes: Sequence[Outcome]) -> None:
+    """Wake the callers."""
     for request, outcome in zip(requests, outcomes, strict=True):
         if request.future.done():
             continue  # the caller was cancelled
@@ -99,5 +45,59 @@ def _settle(requests: Sequence[Request[Any]], outcomes: Sequence[Outcome], then:
         else:
             error = outcome.error
             request.future.set_exception(unavailable(error) if isinstance(error, apsw.Error) else error)
-    if then is not None:
-        then()
+
+
+class MailThread(Generic[Tool]):
+    """A thread that does work in the order in which it was asked for, all that waits in one go.
+
+    `do_all` runs on the thread: it returns an outcome for each piece of work, and raises nothing.
+    """
+
+    def __init__(self, name: str, do_all: Callable[[Sequence[Work[Tool, Any]]], Sequence[Outcome]]) -> None:
+        self._do_all = do_all
+        self._loop = asyncio.get_running_loop()
+        self._requests: SimpleQueue[Request[Tool] | None] = SimpleQueue()
+        self._closed = False
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # On the loop.
+
+    def run(self, work: Work[Tool, Answer]) -> asyncio.Future[Answer]:
+        """Have some work done; the future has the answer. Raises `BackendUnavailableError` once closed."""
+        if self._closed:
+            raise closed()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._requests.put(Request(work, future))
+        return future
+
+    async def close(self) -> None:
+        """Accept nothing more, and wait until what was asked for is done."""
+        self._closed = True
+        self._requests.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # On the thread.
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            group, last = self._take()
+            if group:
+                outcomes = self._do_all([request.work for request in group])
+                with suppress(RuntimeError):  # the loop was closed, and with it went everyone who waited
+                    self._loop.call_soon_threadsafe(settle, group, outcomes)
+
+    def _take(self) -> tuple[list[Request[Tool]], bool]:
+        """Wait for a request, and return it with all others that came meanwhile; and whether they are the last."""
+        group: list[Request[Tool]] = []
+        try:
+            request = self._requests.get()
+            while request is not None:
+                group.append(request)
+                if len(group) == GROUP_MAX:
+                    return group, False
+                request = self._requests.get_nowait()
+        except Empty:
+            return group, False
+        return group, True

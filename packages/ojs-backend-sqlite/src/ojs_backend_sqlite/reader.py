@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
 from ojs_backend_sqlite import database
 from ojs_backend_sqlite.config import SQLiteConfig
 from ojs_backend_sqlite.errors import BROKEN
-from ojs_backend_sqlite.mailbox import Mailbox, Outcome, Work
+from ojs_backend_sqlite.mailbox import MailThread, Outcome, Work
+
+Answer = TypeVar("Answer")
 
 
 class Reader:
     """Owns one connection. What waits is read from one snapshot, taken after the last of it was asked for."""
 
     def __init__(self, config: SQLiteConfig, name: str) -> None:
-        self.mailbox: Mailbox[apsw.Connection] = Mailbox()
         self._config = config
         self._connection: apsw.Connection | None = None
-        self.thread = Thread(target=self._run, name=f"ojs-sqlite-{name}", daemon=True)
-        self.thread.start()
+        self._thread = MailThread(f"ojs-sqlite-{name}", self._read)
 
-    def _run(self) -> None:
-        while not self.mailbox.finished:
-            requests = self.mailbox.take()
-            if requests:
-                self.mailbox.answer(requests, self._read([request.work for request in requests]))
+    def submit(self, work: Work[apsw.Connection, Answer]) -> asyncio.Future[Answer]:
+        """Have something read; the future has the answer. Raises `BackendUnavailableError` once closed."""
+        return self._thread.run(work)
+
+    async def close(self) -> None:
+        """Accept nothing more, read what was asked for, and close the connection."""
+        await self._thread.close()
         self._drop()
 
     def _read(self, works: Sequence[Work[apsw.Connection, Any]]) -> list[Outcome]:

@@ -3,6 +3,10 @@
 The first caller starts a flush, those who come while it is under way ride along in the next one. Each gets its own
 answer, and none is answered before the store has what it asked for. One flush of a kind is under way at a time, so a
 busy server makes large groups and an idle one answers at once.
+
+Clients that wait for their answers, as most do, come back all at once. Were the first of them sent by itself, the
+others would wait for it, and half of all trips would be wasted. So a flush waits a moment for about as many requests as
+were there around the last one.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ Answered = TypeVar("Answered")
 
 GROUP_MAX = 500
 """Requests in one flush."""
+COMPANY_S = 0.001
+"""How long a flush waits for others to come, at most."""
 
 
 class Coalescer(Generic[Asked, Answered]):
@@ -25,6 +31,8 @@ class Coalescer(Generic[Asked, Answered]):
         self._send = send
         self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._enough = 0
+        self._company: asyncio.Future[None] | None = None
 
     async def ask(self, request: Asked) -> Answered:
         """Return the store's answer to one request, or raise what the flush raised.
@@ -33,6 +41,8 @@ class Coalescer(Generic[Asked, Answered]):
         """
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
+        if self._company is not None and len(self._waiting) >= self._enough:
+            self._stop_waiting()
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
         return await future
@@ -40,10 +50,25 @@ class Coalescer(Generic[Asked, Answered]):
     async def _flush(self) -> None:
         try:
             while self._waiting:
+                if len(self._waiting) < self._enough:
+                    await self._wait_for_company()
                 group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
                 await self._send_group(group)
+                self._enough = min((len(group) + len(self._waiting)) * 3 // 4, GROUP_MAX)
         finally:
             self._flushing = None
+
+    async def _wait_for_company(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._company = loop.create_future()
+        timer = loop.call_later(COMPANY_S, self._stop_waiting)
+        await self._company
+        timer.cancel()
+
+    def _stop_waiting(self) -> None:
+        company, self._company = self._company, None
+        if company is not None:
+            company.set_result(None)
 
     async def _send_group(self, group: list[tuple[Asked, asyncio.Future[Answered]]]) -> None:
         try:
