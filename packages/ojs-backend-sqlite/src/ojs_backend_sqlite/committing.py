@@ -39,17 +39,13 @@ def _read_ahead(transaction: Transaction, commits: Iterable[Commit]) -> None:
 
 
 def _apply_commit(transaction: Transaction, commit: Commit) -> Committed | Refused:
-    check = _Check(transaction)
-    check.transitions(commit)
-    check.removals(commit)
-    check.versions(commit)
-    check.inserts(commit)  # last: an insert meets the jobs as the other parts of its commit leave them
-    if check.conflicts:
-        return Refused(tuple(check.conflicts))
-    changed = tuple([_swap(transaction, transition) for transition in commit.transitions])
+    conflicts = _Check(transaction).find_conflicts(commit)
+    if conflicts:
+        return Refused(tuple(conflicts))
+    changed = tuple([_swap(transaction, transition) for transition in commit.transitions]) if commit.transitions else ()
     for removal in commit.removals:
         transaction.remove_job(_present(transaction, removal.job_id))
-    inserted = tuple([_insert(transaction, new) for new in commit.inserts])
+    inserted = tuple([_insert(transaction, new) for new in commit.inserts]) if commit.inserts else ()
     for write in commit.workflows:
         _put(transaction.workflows, write.workflow_id, write.workflow, write.expected_version)
     if commit.cron is not None:
@@ -62,44 +58,57 @@ def _apply_commit(transaction: Transaction, commit: Commit) -> Committed | Refus
 class _Check:
     """What stands against one commit. `_staged` are the jobs as its parts so far leave them (None: removed)."""
 
+    __slots__ = ("_conflicts", "_staged", "_staged_by_fingerprint", "_transaction")
+
     def __init__(self, transaction: Transaction) -> None:
-        self.conflicts: list[Conflict] = []
+        self._conflicts: list[Conflict] = []
         self._transaction = transaction
         self._staged: dict[str, Job | None] = {}
         self._staged_by_fingerprint: dict[str, list[str]] = {}
 
-    def transitions(self, commit: Commit) -> None:
+    def find_conflicts(self, commit: Commit) -> list[Conflict]:
+        if commit.transitions:
+            self._check_transitions(commit)
+        if commit.removals:
+            self._check_removals(commit)
+        if commit.workflows or commit.cron is not None:
+            self._check_versions(commit)
+        if commit.inserts:
+            self._check_inserts(commit)  # last: an insert meets the jobs as the other parts of its commit leave them
+        return self._conflicts
+
+    def _check_transitions(self, commit: Commit) -> None:
         for index, transition in enumerate(commit.transitions):
             job = self._job(transition.job_id)
             if job is None or not guard_holds(transition, job):
-                self.conflicts.append(Conflict(kind="transition", index=index, job=job))
+                self._conflicts.append(Conflict(kind="transition", index=index, job=job))
             elif len(commit.transitions) > 1 or commit.removals or commit.inserts:
                 self._stage(job, apply_transition(job, transition))
 
-    def removals(self, commit: Commit) -> None:
+    def _check_removals(self, commit: Commit) -> None:
         for index, removal in enumerate(commit.removals):
             job = self._job(removal.job_id)
             if job is None or job.version != removal.version:
-                self.conflicts.append(Conflict(kind="removal", index=index, job=job))
+                self._conflicts.append(Conflict(kind="removal", index=index, job=job))
             else:
                 self._stage(job, None)
 
-    def versions(self, commit: Commit) -> None:
+    def _check_versions(self, commit: Commit) -> None:
         for index, write in enumerate(commit.workflows):
             if _version(self._transaction.workflows.get(write.workflow_id)) != write.expected_version:
-                self.conflicts.append(Conflict(kind="workflow", index=index))
+                self._conflicts.append(Conflict(kind="workflow", index=index))
         cron = commit.cron
         if cron is not None and _version(self._transaction.crons.get(cron.name)) != cron.expected_version:
-            self.conflicts.append(Conflict(kind="cron", index=0))
+            self._conflicts.append(Conflict(kind="cron", index=0))
 
-    def inserts(self, commit: Commit) -> None:
+    def _check_inserts(self, commit: Commit) -> None:
         for index, new in enumerate(commit.inserts):
             existing = self._job(new.job.id)
             holder = None if existing is not None or new.hold is None else self._holder(new.job.fingerprint, new.hold)
             if existing is not None:
-                self.conflicts.append(Conflict(kind="id", index=index, job=existing))
+                self._conflicts.append(Conflict(kind="id", index=index, job=existing))
             elif holder is not None:
-                self.conflicts.append(Conflict(kind="hold", index=index, job=holder))
+                self._conflicts.append(Conflict(kind="hold", index=index, job=holder))
             elif len(commit.inserts) > 1:
                 self._stage(new.job, new.job)
 

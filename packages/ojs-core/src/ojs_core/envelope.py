@@ -8,7 +8,7 @@ enqueue, an element of a batch, a cron template and a workflow element.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,6 +62,7 @@ STANDARD = frozenset(
 _NOT_ECHOED = SYSTEM_MANAGED | STANDARD
 
 _decode_raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_texts = msgspec.json.Decoder(list[Raw]).decode
 _decode_value = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 EMPTY_OBJECT = Raw(b"{}")
@@ -317,15 +318,36 @@ def parse_job_request(text: bytes | Raw, now: int, *, what: str = "The body") ->
     Raises: `InvalidPayloadError`, `InvalidRequestError`, `InvalidRetryPolicyError`, `UnsupportedError`,
     `EnvelopeTooLargeError`, `MetadataTooLargeError`. Nothing was stored then.
     """
-    size = len(bytes(text)) if isinstance(text, Raw) else len(text)
+    _check_size(text)
+    envelope, raw = decode_object(text, what)
+    return read_job_request(envelope, raw, now)
+
+
+def parse_job_requests(values: Sequence[object], text: Raw, now: int) -> list[JobRequest]:
+    """Validate the elements of a JSON array, given decoded and as text; an error names the element (C-BLK-03).
+
+    Raises what `parse_job_request` raises.
+    """
+    requests = []
+    for index, (value, element) in enumerate(zip(values, _decode_texts(text), strict=True)):
+        try:
+            if not isinstance(value, dict):
+                raise InvalidRequestError(f"The job must be a JSON object, not {json_kind(value)}.")
+            _check_size(element)
+            requests.append(read_job_request(value, _decode_raw_object(element), now))
+        except OJSError as error:
+            raise at_index(error, index) from None
+    return requests
+
+
+def _check_size(text: bytes | Raw) -> None:
+    size = len(memoryview(text))
     if size > ENVELOPE_MAX_BYTES:
         raise EnvelopeTooLargeError(
             f"A job may have {ENVELOPE_MAX_BYTES} bytes; this one has {size}.",
             actual_bytes=size,
             max_bytes=ENVELOPE_MAX_BYTES,
         )
-    envelope, raw = decode_object(text, what)
-    return read_job_request(envelope, raw, now)
 
 
 def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) -> JobRequest:

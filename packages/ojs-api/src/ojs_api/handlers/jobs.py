@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-from msgspec import Raw
-
 from ojs_api import shapes
 from ojs_api.http import Call, Endpoints, Reply
 from ojs_api.wire import job_view
 from ojs_core.backend import Change
-from ojs_core.envelope import at_index, invalid, parse_job_request
+from ojs_core.envelope import invalid, parse_job_request, parse_job_requests
 from ojs_core.errors import (
     DuplicateJobError,
     EnvelopeTooLargeError,
     InvalidPayloadError,
-    InvalidRequestError,
     InvalidRetryPolicyError,
     MetadataTooLargeError,
     NotFoundError,
-    OJSError,
     StateConflictError,
 )
 from ojs_core.timestamps import format_ms
@@ -29,8 +24,6 @@ endpoints = Endpoints("Jobs")
 
 REFUSED = (InvalidRetryPolicyError, MetadataTooLargeError, DuplicateJobError, StateConflictError)
 NOT_IN_STATE = (NotFoundError, StateConflictError)
-
-_decode_texts = msgspec.json.Decoder(list[Raw]).decode
 
 
 @endpoints.add(
@@ -71,16 +64,7 @@ async def enqueue_batch(call: Call) -> Reply:
     most = call.service.settings.batch_max
     if len(jobs) > most:
         raise EnvelopeTooLargeError(f"A batch may have {most} jobs; this one has {len(jobs)}.", max_jobs=most)
-    now = call.service.clock.now()
-    requests = []
-    for index, text in enumerate(_decode_texts(raw["jobs"])):
-        try:
-            requests.append(parse_job_request(text, now, what="The job"))
-        except InvalidPayloadError as error:
-            # The text was valid JSON, so this job is a wrong value in a well-formed body.
-            raise at_index(InvalidRequestError(error.message), index) from None
-        except OJSError as error:
-            raise at_index(error, index) from None
+    requests = parse_job_requests(jobs, raw["jobs"], call.service.clock.now())
     pushed = await call.service.jobs.push_batch(requests)
     return Reply({"jobs": [job_view(item.job) for item in pushed], "count": len(pushed)}, 201)
 
