@@ -28,6 +28,7 @@ from ojs_core.events import EventDraft
 from ojs_core.ids import is_uuid7, uuid7
 from ojs_core.job import TERMINAL, Job, JobState
 from ojs_core.lifecycle import earliest
+from ojs_core.received import describe_received
 from ojs_core.retry import DEFAULT_RETRY_POLICY, RetryPolicy, parse_retry_policy
 from ojs_core.timestamps import format_ms, parse_instant
 from ojs_core.unique import UniquePolicy, fingerprint, parse_unique_policy
@@ -145,12 +146,10 @@ def json_kind(value: object) -> str:
 
 def invalid(field: str, expected: str, received: object) -> InvalidRequestError:
     """Make the error for one bad field (C-ERR-06)."""
-    shown = received if isinstance(received, str | int | float | bool) else json_kind(received)
-    if isinstance(shown, int) and shown.bit_length() > 64:  # noqa: PLR2004 - an answer must not grow with what was sent
-        shown = json_kind(shown)
-    if isinstance(shown, str) and len(shown) > 100:  # noqa: PLR2004 - enough to recognise it
-        shown = shown[:100] + "…"
-    return InvalidRequestError(f"'{field}' must be {expected}.", field=field, expected=expected, received=shown)
+    shown = describe_received(received)
+    return InvalidRequestError(
+        f"'{field}' must be {expected}; received {shown}.", field=field, expected=expected, received=shown
+    )
 
 
 def check_job_type(value: object, field: str = "type") -> str:
