@@ -64,6 +64,14 @@ def make_active(client):
     return job["id"]
 
 
+def lock(path: Path):
+    """Keep everyone else from writing until the connection returned rolls back."""
+    locker = apsw.Connection(str(path))
+    locker.set_busy_timeout(PATIENCE_S * 1000)  # the server may be writing just now
+    locker.execute("BEGIN EXCLUSIVE")
+    return locker
+
+
 def listed(path: Path):
     """Return what the file holds, less what changes while nobody does anything."""
     connection = apsw.Connection(str(path))
@@ -109,8 +117,7 @@ def test_a_locked_database(make_server, make_client, path):
     client = make_client(make_server(OJS_SQLITE_BUSY_TIMEOUT_MS=100).start())
     active = make_active(client)
     before = listed(path)
-    locker = apsw.Connection(str(path))
-    locker.execute("BEGIN EXCLUSIVE")
+    locker = lock(path)
     for answer in ask_for(client, CHANGES, active):
         check_refused(answer)
     assert {answer.status for answer in ask_for(client, LOOKS, active)} == {200}
@@ -123,8 +130,7 @@ def test_a_locked_database(make_server, make_client, path):
 
 
 def test_a_short_lock_is_waited_for(server, client, path):
-    locker = apsw.Connection(str(path))
-    locker.execute("BEGIN EXCLUSIVE")
+    locker = lock(path)
     others = [Client(server) for _ in range(8)]
     with ThreadPoolExecutor(len(others)) as pool:
         waiting = [pool.submit(other.ask, "POST", "/ojs/v1/jobs", JOB) for other in others]
