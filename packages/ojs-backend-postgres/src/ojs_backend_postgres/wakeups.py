@@ -49,6 +49,8 @@ class Wakeups:
         self._ring = ring
         self._channel = channel_of(config.schema)
         self._connection: asyncpg.Connection | None = None
+        # A connection does one thing at a time.
+        self._using = asyncio.Lock()
         self._lost = asyncio.Event()
         self._told = asyncio.Event()
         self._news: set[str] = set()
@@ -113,7 +115,8 @@ class Wakeups:
         if connection is None:
             return False
         try:
-            await connection.fetchval("SELECT 1", timeout=CHECK_S / 2)
+            async with self._using:
+                await connection.fetchval("SELECT 1", timeout=CHECK_S / 2)
         except FAULTS:
             connection.terminate()
             return False
@@ -151,4 +154,5 @@ class Wakeups:
             payload = msgspec.json.encode(sorted(news)).decode()
             if len(payload.encode()) > PAYLOAD_MAX:
                 payload = ""
-            await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
+            async with self._using:
+                await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
