@@ -160,6 +160,11 @@ class PostgresServer:
             os.kill(child, signal.SIGCONT)
         os.killpg(self.pid, signal.SIGCONT)
 
+    def demand_passwords(self) -> None:
+        """Let nobody in any more without a password."""
+        (self._data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n", encoding="ascii")
+        os.kill(self.pid, signal.SIGHUP)
+
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 

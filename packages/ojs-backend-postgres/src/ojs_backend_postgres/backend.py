@@ -141,7 +141,7 @@ class PostgresBackend(Backend):
             ("synchronous_commit", "a crash of the database may take the last answered changes"),
         ):
             value = await self._background.fetch_value("SELECT current_setting($1)", name)
-            if value == "off" and not (name == "synchronous_commit" and found):
+            if value == "off" and not (name == "synchronous_commit" and self._config.durability == "off"):
                 found.append(f"The database has {name} = off: {danger}.")
         if self._wakeups is None:
             found.append(

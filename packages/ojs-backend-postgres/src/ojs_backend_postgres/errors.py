@@ -10,8 +10,8 @@ from ojs_core.errors import BackendUnavailableError
 LOST_RACES = (pg.DeadlockDetectedError, pg.SerializationError, pg.UniqueViolationError)
 """Another server was quicker, and nothing happened: asking again is safe, and finds what the other one did."""
 
-FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""Everything a call of the driver may raise."""
+FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""Everything a call of the driver may raise. InternalClientError: a connection that broke at a bad moment."""
 
 _MESSAGES: tuple[tuple[type[BaseException], str], ...] = (
     (pg.InvalidPasswordError, "The database refused the user or the password."),
@@ -34,6 +34,7 @@ _MESSAGES: tuple[tuple[type[BaseException], str], ...] = (
     (pg.InvalidSchemaNameError, "The schema of this server is gone or incomplete. Run 'ojs-server migrate'."),
     (pg.PostgresConnectionError, "The connection to the database was lost."),
     (asyncpg.InterfaceError, "The connection to the database was lost."),
+    (asyncpg.InternalClientError, "The connection to the database was lost."),
     (asyncpg.PostgresError, "The database refused the operation."),
     (TimeoutError, "The database did not answer in time."),
     (OSError, "The database cannot be reached."),
