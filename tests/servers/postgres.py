@@ -224,6 +224,40 @@ class PostgresServer:
         return process.returncode
 
 
+class PgBouncer:
+    """A pooler in transaction mode before a server: each transaction may run on another of its connections."""
+
+    BINARY = Path("/usr/sbin/pgbouncer")
+
+    def __init__(self, server: PostgresServer, connections: int) -> None:
+        self.port = free_port()
+        self.url = f"postgresql://{server.user}@127.0.0.1:{self.port}/postgres"
+        account = Account()
+        self._folder = account.make_folder("ojs-bouncer-")
+        settings = self._folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port} user={server.user}\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nauth_type = any\n"
+            f"pool_mode = transaction\nunix_socket_dir =\ndefault_pool_size = {connections}\nmax_client_conn = 500\n",
+            encoding="ascii",
+        )
+        self._process = account.popen([self.BINARY, settings], stderr=subprocess.DEVNULL, cwd=self._folder)
+        self._await_up()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(PATIENCE_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _await_up(self) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            assert self._process.poll() is None, "pgbouncer ended"
+            assert time.monotonic() < deadline, "pgbouncer does not answer"
+
+
 def main(command: list[str]) -> int:
     """Run a command with DATABASE_URL set to a new server; return its exit code."""
     found = installations()

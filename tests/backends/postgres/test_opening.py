@@ -90,7 +90,7 @@ async def test_a_role_without_rights_is_told_what_to_run_and_serves_then(
 async def test_a_newer_schema_is_refused(sql: asyncpg.Connection, open_backend: Opener) -> None:
     schema = new_schema()
     await open_backend(schema=schema)
-    await sql.execute(f"INSERT INTO {schema}.migration (number, name) VALUES (9999, 'from the future')")
+    await sql.execute(f"INSERT INTO {schema}.migration (number, name) VALUES (9999, 'from the future')")  # noqa: S608
     with pytest.raises(SettingsError, match="newer ojs-backend-postgres"):
         await open_backend(schema=schema)
 
