@@ -71,7 +71,7 @@ class Call:
     def __init__(self, commits: Sequence[Commit], schema: str) -> None:
         self.woken: set[str] = set()
         self._commits = commits
-        self._schema = schema.encode()
+        self._schema = schema
         self._entering = 0
         self._places: dict[tuple[int, int], int] = {}
         self._new_jobs: list[tuple[Any, ...]] = []
@@ -121,23 +121,13 @@ class Call:
         return self._entering
 
     def _new_job(self, c: int, i: int, new: NewJob) -> tuple[Any, ...]:
-        job, hold = new.job, new.hold
-        place = self._enter(job.state)
+        place = self._enter(new.job.state)
         if place is not None:
             self._places[c, i] = place
-        if job.fingerprint is not None:
-            key = blake2b(job.fingerprint.encode(), digest_size=8, key=self._schema).digest()
-            self._locks.add(int.from_bytes(key, "big", signed=True))
-        return (
-            c,
-            i,
-            place,
-            *columns_of(job),
-            None if hold is None else " ".join(hold.states),
-            None if hold is None else -NEVER if hold.since is None else hold.since,
-            new.max_per_second,
-            drafts_of(new.events),
-        )
+        row, lock = new_job_row(c, i, place, new, self._schema)
+        if lock is not None:
+            self._locks.add(lock)
+        return row
 
     def _swap(self, c: int, i: int, swap: Transition) -> tuple[Any, ...]:
         patch, sets, values = settings_of(swap.changes)
@@ -200,6 +190,34 @@ class Call:
         self.woken.update(job.queue for job in inserted if job.state is JobState.AVAILABLE)
         self.woken.update(change.job.queue for change in changed if change.job.state is JobState.AVAILABLE)
         return Committed(inserted=tuple(inserted), changed=changed)
+
+
+def new_job_row(c: int, i: int, place: int | None, new: NewJob, schema: str) -> tuple[tuple[Any, ...], int | None]:
+    """Return a row of `new_job`, and the key of the lock on its fingerprint, if it has one.
+
+    Args:
+        c: number of its commit in the call.
+        i: its place in the commit.
+        place: which of the places taken by the call is its own, if it becomes available.
+        new: the job.
+        schema: keeps the locks of several schemas of one database apart.
+    """
+    job, hold = new.job, new.hold
+    lock = None
+    if job.fingerprint is not None:
+        key = blake2b(job.fingerprint.encode(), digest_size=8, key=schema.encode()).digest()
+        lock = int.from_bytes(key, "big", signed=True)
+    row = (
+        c,
+        i,
+        place,
+        *columns_of(job),
+        None if hold is None else " ".join(hold.states),
+        None if hold is None else -NEVER if hold.since is None else hold.since,
+        new.max_per_second,
+        drafts_of(new.events),
+    )
+    return row, lock
 
 
 def _in_the_way(inserts: Sequence[NewJob]) -> Iterator[bool]:

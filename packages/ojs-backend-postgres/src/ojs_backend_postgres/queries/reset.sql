@@ -9,3 +9,4 @@ DELETE FROM ojs.worker;
 DELETE FROM ojs.cron;
 DELETE FROM ojs.workflow;
 DELETE FROM ojs.event;
+DELETE FROM ojs.outbox;
