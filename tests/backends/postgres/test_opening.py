@@ -108,6 +108,19 @@ async def test_a_missing_server_or_database(postgres: PostgresServer, open_backe
         await open_backend(url=postgres.url_of("nothing"))
 
 
+async def test_several_hosts_of_which_one_is_there(postgres: PostgresServer, open_backend: Opener) -> None:
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{postgres.port}"
+    backend = await open_backend(url=f"postgresql://postgres@{hosts}/postgres?target_session_attrs=primary")
+    await backend.ping()
+
+
+@pytest.mark.parametrize("rest", ["secret@host:port/db", "secret@host/db?sslmode=nonsense"])
+async def test_a_url_that_cannot_be_read(open_backend: Opener, rest: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL cannot be read") as caught:
+        await open_backend(url=f"postgresql://{rest}")
+    assert "secret" not in str(caught.value)
+
+
 async def test_a_wrong_password(
     own_server: PostgresServer, connect: Callable[..., Awaitable[asyncpg.Connection]]
 ) -> None:

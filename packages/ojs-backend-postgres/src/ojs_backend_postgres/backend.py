@@ -38,7 +38,7 @@ from ojs_core.backend import (
     Refused,
     WakeCallback,
 )
-from ojs_core.errors import BackendUnavailableError
+from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.events import Event, other_event, worker_started
 from ojs_core.job import Job, JobState
 from ojs_core.rate import RateWindow
@@ -182,7 +182,11 @@ class PostgresBackend(Backend):
         try:
             return await connect(self._config, purpose="ojs-server migrate")
         except FAULTS as error:
+            if isinstance(error, asyncpg.ClientConfigurationError):
+                raise _unreadable_url() from None
             raise unavailable(error) from error
+        except ValueError:
+            raise _unreadable_url() from None
 
     # Jobs.
 
@@ -332,6 +336,13 @@ async def _disconnect(connection: asyncpg.Connection) -> None:
     with contextlib.suppress(*FAULTS):
         await connection.close(timeout=1)
     connection.terminate()
+
+
+def _unreadable_url() -> SettingsError:
+    # Without the driver's own words, which repeat parts of the URL.
+    return SettingsError(
+        "DATABASE_URL cannot be read: check its hosts and ports, and the parameters after the question mark."
+    )
 
 
 def _first(records: Iterable[Record]) -> Record | None:
