@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from ojs_backend_postgres.backend import PostgresBackend
-from ojs_core.backend import Commit, CronWrite, EventQuery, JobQuery, Removal, WorkflowWrite
+from ojs_core.backend import Commit, Committed, CronWrite, EventQuery, JobQuery, Removal, WorkflowWrite
 from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
@@ -22,6 +22,7 @@ from ojs_core.testing.factories import (
     make_transition,
     make_unique,
     make_workflow,
+    raw,
 )
 
 Statements = Callable[[], Awaitable[dict[str, int]]]
@@ -76,6 +77,19 @@ async def test_a_group_is_one_statement(backend: PostgresBackend, statements: St
 async def test_a_batch_of_a_thousand_is_one_statement(backend: PostgresBackend, statements: Statements) -> None:
     await backend.commit([Commit(inserts=tuple(make_unique(f"{n:064}") for n in range(1000)))])
     assert list((await statements()).values()) == [1]
+
+
+async def test_what_would_take_too_long_is_several_statements(backend: PostgresBackend, statements: Statements) -> None:
+    """However many large requests arrive together, each call ends in time, and each request is served."""
+    answers = await backend.commit([Commit(inserts=tuple(make_new() for _ in range(1000))) for _ in range(7)])
+    assert all(isinstance(answer, Committed) for answer in answers)
+    assert sum((await statements()).values()) == 2
+    claimed = await backend.claim([make_claim(count=1000) for _ in range(9)])
+    assert [len(answer.jobs) for answer in claimed] == [1000] * 7 + [0, 0]
+    assert sum((await statements()).values()) == 2
+    large = raw(["x" * 900_000])
+    await backend.commit([Commit(inserts=(make_new(args=large),)) for _ in range(50)])
+    assert sum((await statements()).values()) == 2
 
 
 async def test_each_operation_is_one_statement(backend: PostgresBackend, statements: Statements) -> None:

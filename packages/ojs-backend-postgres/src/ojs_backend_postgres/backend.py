@@ -11,8 +11,7 @@ from typing import TypeVar
 import asyncpg
 import msgspec
 
-from ojs_backend_postgres import schema
-from ojs_backend_postgres.claiming import answers_of, arguments_of
+from ojs_backend_postgres import claiming, schema
 from ojs_backend_postgres.committing import Call, note_of, split
 from ojs_backend_postgres.config import PostgresConfig
 from ojs_backend_postgres.connections import Connections, connect
@@ -95,10 +94,11 @@ class PostgresBackend(Backend):
         if self._counting is not None:
             return
         try:
-            if self._config.migrate == "auto":
+            steps = await self._pending_steps()
+            if self._config.migrate == "never":
+                schema.refuse_pending(steps, self._config)
+            elif steps:
                 await self.migrate()
-            else:
-                schema.refuse_pending(await self._pending_steps(), self._config)
             await self._requests.open()
             await self._background.open()
             if self._wakeups is not None:
@@ -153,7 +153,7 @@ class PostgresBackend(Backend):
 
     async def migrate(self) -> list[str]:
         """Take the steps that the schema lacks, and return their names."""
-        connection = await self._connect()
+        connection = await self._connect(patient=True)
         try:
             return [step.name for step in await schema.take_steps(connection, self._config)]
         except FAULTS as error:
@@ -178,9 +178,9 @@ class PostgresBackend(Backend):
         finally:
             await _disconnect(connection)
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def _connect(self, *, patient: bool = False) -> asyncpg.Connection:
         try:
-            return await connect(self._config, purpose="ojs-server migrate")
+            return await connect(self._config, purpose="ojs-server migrate", patient=patient)
         except FAULTS as error:
             if isinstance(error, asyncpg.ClientConfigurationError):
                 raise _unreadable_url() from None
@@ -200,8 +200,11 @@ class PostgresBackend(Backend):
         return answers
 
     async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
-        rows = await self._requests.fetch(self._queries.claim, *arguments_of(requests))
-        return answers_of(requests, rows)
+        answers: list[Claimed] = []
+        for group in claiming.split(requests):
+            rows = await self._requests.fetch(self._queries.claim, *claiming.arguments_of(group))
+            answers += claiming.answers_of(group, rows)
+        return answers
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
         rows = await self._requests.fetch(self._queries.get_jobs, [to_text(job_id) for job_id in job_ids])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ojs_backend_postgres.rows import Row, job_of, to_text
@@ -11,6 +11,22 @@ from ojs_core.job import Job
 
 EXPIRED_MAX = 100
 """Expired jobs that a claim reports, at most."""
+
+
+COUNT_MAX = 5000
+"""Jobs that one call hands out, unless a single request wants more: a call must end in time."""
+
+
+def split(requests: Sequence[ClaimRequest]) -> Iterator[Sequence[ClaimRequest]]:
+    """Yield the requests in groups that may share a call."""
+    begin = count = 0
+    for place, request in enumerate(requests):
+        if place > begin and count + request.count > COUNT_MAX:
+            yield requests[begin:place]
+            begin, count = place, 0
+        count += request.count
+    if begin < len(requests):
+        yield requests[begin:]
 
 
 def arguments_of(requests: Sequence[ClaimRequest]) -> tuple[Any, ...]:

@@ -21,6 +21,10 @@ from ojs_core.records import encode
 
 LOCKS_MAX = 1000
 """Fingerprints locked by one call, unless a single commit has more. Locks take room that the whole database shares."""
+PARTS_MAX = 5000
+"""Jobs inserted, swapped or removed by one call, unless a single commit has more: a call must end in time."""
+BYTES_MAX = 32 * 1024 * 1024
+"""Arguments inserted by one call, unless a single commit has more: PostgreSQL takes a gigabyte at most."""
 _STATES = {state.value: state for state in JobState}
 _encode = msgspec.json.Encoder().encode
 
@@ -31,23 +35,55 @@ def split(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
     A commit that both holds and swaps ends its group: whether its swaps happen depends on its holds, and a later hold
     would depend on that.
     """
-    begin = locks = 0
-    touched: set[object] = set()
+    begin = 0
+    group = _Group()
     for place, commit in enumerate(commits):
-        keys = set(_keys(commit))
-        holds = sum(new.job.fingerprint is not None for new in commit.inserts)
-        if place > begin and (locks + holds > LOCKS_MAX or not touched.isdisjoint(keys)):
+        if place > begin and not group.takes(commit):
             yield commits[begin:place]
-            begin, locks = place, 0
-            touched = set()
-        touched |= keys
-        locks += holds
-        if holds and (commit.transitions or commit.removals):
+            begin, group = place, _Group()
+        if group.add(commit):
             yield commits[begin : place + 1]
-            begin, locks = place + 1, 0
-            touched = set()
+            begin, group = place + 1, _Group()
     if begin < len(commits):
         yield commits[begin:]
+
+
+class _Group:
+    """What the commits of one call touch, and how much it is."""
+
+    def __init__(self) -> None:
+        self._touched: set[object] = set()
+        self._locks = self._parts = self._bytes = 0
+
+    def takes(self, commit: Commit) -> bool:
+        """Return whether another commit may join."""
+        return (
+            self._parts + _parts(commit) <= PARTS_MAX
+            and self._locks + _locks(commit) <= LOCKS_MAX
+            and self._bytes + _bytes(commit) <= BYTES_MAX
+            and self._touched.isdisjoint(_keys(commit))
+        )
+
+    def add(self, commit: Commit) -> bool:
+        """Take a commit in; return whether it has to be the last one."""
+        locks = _locks(commit)
+        self._touched.update(_keys(commit))
+        self._parts += _parts(commit)
+        self._locks += locks
+        self._bytes += _bytes(commit)
+        return locks > 0 and bool(commit.transitions or commit.removals)
+
+
+def _parts(commit: Commit) -> int:
+    return len(commit.inserts) + len(commit.transitions) + len(commit.removals)
+
+
+def _locks(commit: Commit) -> int:
+    return sum(new.job.fingerprint is not None for new in commit.inserts)
+
+
+def _bytes(commit: Commit) -> int:
+    return sum(len(bytes(new.job.args)) for new in commit.inserts)
 
 
 def _keys(commit: Commit) -> Iterator[object]:

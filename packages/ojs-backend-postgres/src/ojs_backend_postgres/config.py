@@ -77,7 +77,7 @@ SETTINGS: tuple[Setting, ...] = (
         "OJS_POSTGRES_POOL_SIZE",
         "pool_size",
         whole(1, POOL_MAX),
-        "Most connections of one server process for requests. Background work has two more, wake-ups another two.",
+        "Most connections of one server process for requests. Background work has two more, wake-ups one.",
         10,
     ),
     Setting(

@@ -43,13 +43,24 @@ def session_settings(config: PostgresConfig) -> dict[str, str]:
     return settings
 
 
-async def connect(config: PostgresConfig, url: str | None = None, purpose: str = "ojs-server") -> asyncpg.Connection:
-    """Connect directly. Raises what the driver raises."""
-    settings = {"application_name": purpose} if url is None and config.pooler else session_settings(config)
+async def connect(
+    config: PostgresConfig, url: str | None = None, *, purpose: str, patient: bool = False
+) -> asyncpg.Connection:
+    """Connect directly. Raises what the driver raises.
+
+    Args:
+        config: the settings.
+        url: where to, if not to where they say; then not through the pooler.
+        purpose: what the database shows as the name of the connection.
+        patient: let statements take as long as they take.
+    """
+    settings = {} if url is None and config.pooler else session_settings(config)
+    if patient:
+        settings.pop("statement_timeout", None)
     return await asyncpg.connect(
         url or config.url,
         timeout=config.connect_timeout_ms / 1000,
-        command_timeout=(config.timeout_ms + GRACE_MS) / 1000,
+        command_timeout=None if patient else (config.timeout_ms + GRACE_MS) / 1000,
         server_settings={**settings, "application_name": purpose},
         statement_cache_size=0 if config.pooler else 100,
         connection_class=_Connection,

@@ -84,7 +84,7 @@ class Wakeups:
 
     async def _connect(self) -> None:
         url = self._config.notify_url
-        connection = await connect(self._config, url, "ojs-server wake-ups")
+        connection = await connect(self._config, url, purpose="ojs-server wake-ups")
         try:
             connection.add_termination_listener(lambda _: self._lost.set())
             await connection.add_listener(self._channel, self._heard)
