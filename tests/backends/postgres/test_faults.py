@@ -20,7 +20,7 @@ from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.doorbell import Bell
 from ojs_core.testing.contract.steps import claim, claim_ids, counts, insert_one, read, snapshot
-from ojs_core.testing.factories import make_beat, make_new, make_transition
+from ojs_core.testing.factories import make_beat, make_claim, make_new, make_transition
 
 PATIENCE_S = 30
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
@@ -31,8 +31,8 @@ async def until_it_works(backend: PostgresBackend) -> None:
         while True:
             try:
                 await backend.ping()
-                await backend.claim([])
-                await backend.get_jobs([])
+                await backend.list_queues()
+                await backend.claim([make_claim("nothing")])
             except BackendUnavailableError:
                 await asyncio.sleep(0)
             else:
@@ -110,7 +110,7 @@ async def test_a_frozen_server_is_not_waited_for(own_server: PostgresServer, ope
     try:
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(BackendUnavailableError):
-                await backend.claim([])
+                await backend.claim([make_claim()])
             with pytest.raises(BackendUnavailableError):
                 await backend.ping()
     finally:
