@@ -167,5 +167,5 @@ async def test_looking_at_the_clock_reads_what_is_due_and_no_more(
     await backend.next_wake_at()
     assert await blocks_of(sql, "ojs.cron WHERE wake_at IS NOT NULL") < 20
     due = await backend.due_jobs(pattern.created_at + 10, 100)
-    assert [job.id for job in due] == [f"finished-{n}" for n in range(1, 11)]
+    assert [job.wake_at for job in due] == [pattern.created_at + n for n in range(1, 11)]
     assert await blocks_of(sql, "ORDER BY wake_at, seq, id") < 60
