@@ -9,11 +9,11 @@ import asyncpg
 from tests.backends.postgres.conftest import Opener
 
 from ojs_backend_postgres.backend import PostgresBackend
-from ojs_core.backend import Commit, Committed, EventQuery, JobQuery
+from ojs_core.backend import Commit, Committed, EventQuery, JobQuery, Refused
 from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
-from ojs_core.testing.contract.steps import accept, claim_ids, counts, events, insert_one
-from ojs_core.testing.factories import make_claim, make_event, make_new, make_transition, make_unique
+from ojs_core.testing.contract.steps import accept, claim_ids, counts, events, insert, insert_one
+from ojs_core.testing.factories import make_claim, make_event, make_id, make_new, make_transition, make_unique
 
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 
@@ -148,3 +148,28 @@ async def test_an_insert_that_another_server_was_quicker_with_is_refused(
     [answer] = await asked
     assert [(conflict.kind, conflict.index) for conflict in answer.conflicts] == [("id", 0)]
     assert len(await claim_ids(backend)) == 2
+
+
+async def test_a_hold_does_not_count_on_a_swap_that_will_not_happen(backend: PostgresBackend) -> None:
+    """In one call: the commit that would have cancelled the holder is refused, for whatever reason."""
+    [taken, holder] = await insert(backend, make_new(), make_unique("a" * 64))
+    cancel = make_transition(LifecycleEvent.CANCEL, holder.id)
+    stale = make_transition(LifecycleEvent.CANCEL, taken.id, version=9)
+    for broken in (
+        Commit(inserts=(make_new(id=taken.id),), transitions=(cancel,)),
+        Commit(transitions=(cancel, stale)),
+        Commit(inserts=(make_new(id=make_id()),) * 2, transitions=(cancel,)),
+    ):
+        answers = await backend.commit([broken, Commit(inserts=(make_unique("a" * 64),))])
+        assert [isinstance(answer, Refused) for answer in answers] == [True, True]
+        assert [conflict.kind for conflict in answers[1].conflicts] == ["hold"]
+    answers = await backend.commit([Commit(transitions=(cancel,)), Commit(inserts=(make_unique("a" * 64),))])
+    assert [isinstance(answer, Committed) for answer in answers] == [True, True]
+
+
+async def test_a_hold_does_not_see_a_later_swap(backend: PostgresBackend) -> None:
+    [holder] = await insert(backend, make_unique("a" * 64))
+    cancel = Commit(transitions=(make_transition(LifecycleEvent.CANCEL, holder.id),))
+    answers = await backend.commit([Commit(inserts=(make_unique("a" * 64),)), cancel])
+    assert [type(answer) for answer in answers] == [Refused, Committed]
+    assert answers[0].conflicts[0].job == holder

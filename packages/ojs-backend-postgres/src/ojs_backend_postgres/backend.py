@@ -122,11 +122,7 @@ class PostgresBackend(Backend):
         await self._background.close()
 
     async def ping(self) -> None:
-        try:
-            async with asyncio.timeout(PING_S):
-                await self._background.fetch_value("SELECT 1")
-        except TimeoutError as error:
-            raise BackendUnavailableError(f"The database did not answer within {PING_S:g} s.") from error
+        await self._background.ping(PING_S)
 
     async def reset(self) -> None:
         await self._background.execute(self._queries.reset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -101,9 +102,14 @@ class Connections:
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
-                await pool.close()
+                async with asyncio.timeout((self._config.timeout_ms + 2 * GRACE_MS) / 1000):
+                    await pool.close()
             except FAULTS:
                 pool.terminate()
+
+    async def ping(self, seconds: float) -> None:
+        """Return if the database answers in time. Raises `BackendUnavailableError`."""
+        await self._call(lambda connection: connection.fetchval("SELECT 1", timeout=seconds), seconds)
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Run a statement and return its rows. Raises `BackendUnavailableError`."""
@@ -118,10 +124,12 @@ class Connections:
         """Run statements without parameters, all or none. Raises `BackendUnavailableError`."""
         await self._call(lambda connection: connection.execute(script))
 
-    async def _call(self, call: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
+    async def _call(
+        self, call: Callable[[asyncpg.Connection], Awaitable[Answer]], patience_s: float | None = None
+    ) -> Answer:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with self._lent() as connection:
+                async with self._lent(patience_s or self._config.timeout_ms / 1000) as connection:
                     if not self._config.pooler:
                         return await call(connection)
                     await connection.execute(self._begin)
@@ -136,11 +144,11 @@ class Connections:
         raise AssertionError  # the last attempt returned or raised
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[asyncpg.Connection]:
+    async def _lent(self, patience_s: float) -> AsyncIterator[asyncpg.Connection]:
         pool = self._pool
         if pool is None:
             raise closed()
-        connection = await pool.acquire(timeout=self._config.timeout_ms / 1000)
+        connection = await pool.acquire(timeout=patience_s)
         try:
             yield connection
         except LOST_RACES:

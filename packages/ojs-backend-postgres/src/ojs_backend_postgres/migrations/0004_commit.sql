@@ -66,7 +66,6 @@ BEGIN
             WHERE coalesce(e.version, 0) <> p.if_version
         );
     END IF;
-    failed := failed || ARRAY(SELECT x.c FROM unnest(conflicts) x);
     IF cardinality(new_jobs) > 0 THEN
         conflicts := conflicts || ARRAY(
             SELECT ROW('id', n.c, n.i, n.id, false)::ojs.conflict
@@ -74,7 +73,12 @@ BEGIN
             WHERE NOT EXISTS (SELECT FROM unnest(removals) r WHERE r.id = n.id AND r.c = n.c)
         );
     END IF;
+    IF cardinality(conflicts) > 0 THEN
+        failed := failed || ARRAY(SELECT x.c FROM unnest(conflicts) x);
+    END IF;
     IF cardinality(locks) > 0 THEN
+        -- Of the swaps only those count that will happen: what else can stand in their way is known by now, and a
+        -- commit that both holds and swaps is the last of its call.
         conflicts := conflicts || ARRAY(
             SELECT ROW('hold', n.c, n.i, h.id, h.late)::ojs.conflict
             FROM unnest(new_jobs) n

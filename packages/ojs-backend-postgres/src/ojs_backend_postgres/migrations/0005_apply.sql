@@ -11,7 +11,7 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM ojs.queue q WHERE q.name = n.name)
     ORDER BY n.name, n.place
     ON CONFLICT DO NOTHING;
-    IF limits IS NOT NULL THEN
+    IF array_length(array_remove(limits, NULL), 1) > 0 THEN
         UPDATE ojs.queue q SET max_per_second = n.max_per_second
         FROM (
             SELECT DISTINCT ON (n.name) n.name, n.max_per_second
@@ -28,10 +28,15 @@ $$;
 CREATE FUNCTION ojs.apply_inserts(new_jobs ojs.new_job[], taken bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM ojs.see_queues(
-        array_agg(n.queue), array_agg(n.created_at),
-        CASE WHEN count(n.max_per_second) > 0 THEN array_agg(n.max_per_second) END
-    ) FROM unnest(new_jobs) n HAVING count(*) > 0;
+    IF EXISTS (
+        SELECT FROM unnest(new_jobs) n
+        WHERE n.max_per_second IS NOT NULL OR NOT EXISTS (SELECT FROM ojs.queue q WHERE q.name = n.queue)
+    ) THEN
+        PERFORM ojs.see_queues(
+            array_agg(n.queue ORDER BY n.c, n.i), array_agg(n.created_at ORDER BY n.c, n.i),
+            array_agg(n.max_per_second ORDER BY n.c, n.i)
+        ) FROM unnest(new_jobs) n;
+    END IF;
     INSERT INTO ojs.job (
         id, queue, type, state, priority, seq, version, fence, attempt, requeues, wake_at, expires_at, created_at,
         enqueued_at, started_at, completed_at, cancelled_at, discarded_at, timeout_ms, visibility_timeout_ms,
@@ -65,7 +70,7 @@ RETURNS TABLE (c int, i int, was text, job ojs.job) LANGUAGE plpgsql VOLATILE AS
 #variable_conflict use_column
 BEGIN
     IF EXISTS (SELECT FROM unnest(swaps) u WHERE u.sets & 1 <> 0) THEN
-        PERFORM ojs.see_queues(array_agg(u.queue), array_agg(u.at), NULL)
+        PERFORM ojs.see_queues(array_agg(u.queue ORDER BY u.c, u.i), array_agg(u.at ORDER BY u.c, u.i), NULL)
         FROM unnest(swaps) u WHERE u.sets & 1 <> 0;
     END IF;
     RETURN QUERY

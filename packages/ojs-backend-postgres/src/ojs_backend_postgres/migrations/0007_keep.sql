@@ -109,6 +109,8 @@ DECLARE
     met bigint;
     more bool;
 BEGIN
+    -- First of all, so that `reset` comes before it or after it.
+    LOCK TABLE ojs.counted IN ROW EXCLUSIVE MODE;
     WITH gone AS (
         DELETE FROM ojs.tally t
         WHERE t.ctid = ANY (ARRAY(SELECT t.ctid FROM ojs.tally t LIMIT 20000 FOR UPDATE SKIP LOCKED))

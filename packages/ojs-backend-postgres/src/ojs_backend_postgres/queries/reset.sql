@@ -1,4 +1,6 @@
 -- Remove everything but the sequences, which only grow.
+-- Counting up waits, and then finds nothing.
+LOCK TABLE ojs.counted IN EXCLUSIVE MODE;
 DELETE FROM ojs.job;
 DELETE FROM ojs.queue;
 DELETE FROM ojs.counted;
