@@ -86,7 +86,7 @@ class PostgresServer:
 
     user = "postgres"
 
-    def __init__(self, binaries: Path, **options: str) -> None:
+    def __init__(self, binaries: Path, *, copied: PostgresServer | None = None, **options: str) -> None:
         self.binaries = binaries
         self.port = free_port()
         self._account = Account()
@@ -103,9 +103,15 @@ class PostgresServer:
             **options,
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._run(
-            "initdb", "--pgdata", self._data, "--username", self.user, "--auth", "trust", "--no-sync", "-E", "UTF8"
-        )
+        if copied is None:
+            login = ("--username", self.user, "--auth", "trust")
+            self._run("initdb", "--pgdata", self._data, *login, "--no-sync", "-E", "UTF8")
+        else:
+            self._run("pg_basebackup", "-D", self._data, "-d", copied.url, "-R", "-X", "stream", "-c", "fast", "-N")
+
+    def make_standby(self) -> PostgresServer:
+        """Return a server, not yet started, that follows this one."""
+        return PostgresServer(self.binaries, copied=self)
 
     @property
     def url(self) -> str:

@@ -213,6 +213,28 @@ async def test_a_database_that_takes_no_changes(own_server: PostgresServer, open
     assert len((await claim(backend, count=5)).jobs) == 1
 
 
+async def test_a_failover(own_server: PostgresServer, open_backend: Opener) -> None:
+    """The primary is killed, and a standby that confirmed every commit takes its place: nothing answered is lost."""
+    standby = own_server.make_standby()
+    try:
+        standby.start()
+        own_server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        own_server.execute("SELECT pg_reload_conf()")
+        hosts = f"127.0.0.1:{own_server.port},127.0.0.1:{standby.port}"
+        backend = await open_backend(
+            url=f"postgresql://{own_server.user}@{hosts}/postgres?target_session_attrs=primary", durability="on"
+        )
+        jobs = [await insert_one(backend) for _ in range(50)]
+        own_server.kill()
+        with pytest.raises(BackendUnavailableError):
+            await insert_one(backend)
+        standby.execute("SELECT pg_promote()")
+        await until_it_works(backend)
+        assert await claim_ids(backend) == [job.id for job in jobs]
+    finally:
+        standby.close()
+
+
 async def until_reading_works(backend: PostgresBackend, job_id: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while True:
