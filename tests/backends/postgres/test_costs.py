@@ -169,3 +169,22 @@ async def test_looking_at_the_clock_reads_what_is_due_and_no_more(
     due = await backend.due_jobs(pattern.created_at + 10, 100)
     assert [job.wake_at for job in due] == [pattern.created_at + n for n in range(1, 11)]
     assert await blocks_of(sql, "ORDER BY wake_at, seq, id") < 60
+
+
+async def test_dead_letters_and_a_workers_jobs_are_found_without_a_look_at_the_others(
+    backend: PostgresBackend, statements: Statements, sql: asyncpg.Connection
+) -> None:
+    """Every server asks for them every minute, or second."""
+    pattern = await job_in(backend, JobState.COMPLETED)
+    await job_in(backend, JobState.DISCARDED, queue="q", changes={"dead": True, "discarded_at": NOW})
+    held = await job_in(backend, JobState.ACTIVE, queue="r", worker_id="w")
+    await sql.execute(FINISHED, pattern.id)
+    await sql.execute("ANALYZE ojs.job")
+    await statements()
+    assert (await backend.list_jobs(JobQuery(dead=True, offset=10))).total == 1
+    assert await blocks_of(sql, "FROM ojs.job") < 40
+    page = await backend.list_jobs(JobQuery(worker_id="w", states=frozenset({JobState.ACTIVE})))
+    assert page.jobs == (held,)
+    assert await blocks_of(sql, "FROM ojs.job") < 40
+    assert len((await backend.list_jobs(JobQuery(limit=10))).jobs) == 10
+    assert await blocks_of(sql, "FROM ojs.job") < 500  # all of them are over 1000

@@ -20,7 +20,6 @@ _FILTERS = {
     "queue": "queue = {}",
     "states": "state = ANY ({}::text[])",
     "job_type": "type = {}",
-    "dead": "dead = {}",
     # The type is the first key of an error.
     "error_type": "substr(error, 1, length({0}::bytea)) = {0}::bytea",
     "since": "coalesce(discarded_at, 0) >= {}",
@@ -74,7 +73,10 @@ async def list_jobs(connections: Connections, query: JobQuery, schema: str) -> J
     statement = _Statement()
     for name, value in filters.items():
         statement.where(_FILTERS[name], _parameter(name, value))
-    if filters.keys() <= _COUNTED:
+    if query.dead is not None:
+        # Not a parameter: the partial index is only for those who certainly ask for it.
+        statement.conditions.append("dead" if query.dead else "NOT dead")
+    if filters.keys() <= _COUNTED and query.dead is None:
         count = (
             f"SELECT coalesce(sum(jobs), 0)::bigint FROM (SELECT * FROM {schema}.counted WHERE {statement.all} "  # noqa: S608
             f"UNION ALL SELECT * FROM {schema}.tally WHERE {statement.all}) c"
@@ -91,7 +93,7 @@ async def list_jobs(connections: Connections, query: JobQuery, schema: str) -> J
     last = statement.bind(offset + query.limit + 1)
     order = f"ORDER BY {at} DESC, id DESC LIMIT {last}"
     if query.dead or query.worker_id is not None:
-        sources = ["dead" if query.dead else "TRUE"]
+        sources = ["TRUE"]
     else:
         # Each state's rows are in order in the index; the states are merged.
         sources = [f"state = '{state}'" for state in sorted(query.states or JobState)]
