@@ -26,6 +26,8 @@ DIST = Path("dist")
 SMOKE_CASES = "tests/smoke"
 NO_SERVER_PASSES = "L1-RTR-014=expects error types that its own requests never name"
 XDIST = ("-n", "auto")
+STORES = {"postgres": ("python", "tests/servers/postgres.py")}
+"""Backends whose store is a server: the command that starts one, runs what follows it, and stops the server."""
 
 
 def install_tools(session: nox.Session, *groups: str) -> None:
@@ -101,7 +103,7 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "sqlite")])
+@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "postgres", "sqlite")])
 def contract(session: nox.Session, backend: str) -> None:
     """Run the contract suite on one backend. -- [arguments of pytest]."""
     run_pytest(session, f"tests/contract/test_{backend}.py")
@@ -112,6 +114,8 @@ def contract(session: nox.Session, backend: str) -> None:
     "backend, workers",
     [
         nox.param("memory", 1, id="memory"),
+        nox.param("postgres", 1, id="postgres"),
+        nox.param("postgres", 2, id="postgres-2-workers"),
         nox.param("sqlite", 1, id="sqlite"),
         nox.param("sqlite", 2, id="sqlite-2-workers"),
     ],
@@ -121,14 +125,27 @@ def conformance(session: nox.Session, backend: str, workers: int) -> None:
     cases, *arguments = session.posargs or [os.environ.get("OJS_CONFORMANCE_CASES", "")]
     if not cases or cases.startswith("-"):
         session.error("Say where the official cases are: nox -s conformance -- FOLDER, or OJS_CONFORMANCE_CASES=FOLDER")
-    install_all(session)
     variables = {"OJS_BACKEND": backend, "OJS_WORKERS": str(workers), "OJS_CONFORMANCE_CASES": None}
-    run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *arguments, env=variables)
+    store = STORES.get(backend, ())
+    if store:
+        # The store's server comes with the test tools, and each server of the run gets a schema of its own.
+        install_all(session, "tests")
+        arguments += ["--env", "OJS_POSTGRES_SCHEMA=conformance_{n}"]
+    else:
+        install_all(session)
+    run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *arguments, store=store, env=variables)
 
 
-def run_cases(session: nox.Session, cases: str, *arguments: str, env: dict[str, str | None] | None = None) -> None:
-    """Run conformance cases against servers of the session's environment."""
-    session.run("python", "-m", "ojs_core.testing.conformance", cases, "--serve", "ojs-server", *arguments, env=env)
+def run_cases(
+    session: nox.Session,
+    cases: str,
+    *arguments: str,
+    store: tuple[str, ...] = (),
+    env: dict[str, str | None] | None = None,
+) -> None:
+    """Run conformance cases against servers of the session's environment; `store` is a command to run them under."""
+    runner = ("python", "-m", "ojs_core.testing.conformance", cases, "--serve", "ojs-server", *arguments)
+    session.run(*store, *runner, env=env)
 
 
 @nox.session(default=False)

@@ -157,6 +157,14 @@ def test_a_check_shows_the_settings_and_reaches_the_store(tmp_path: Path) -> Non
     assert lines[-1] == "store: sqlite answers"
 
 
+def test_a_store_without_a_schema_has_nothing_to_migrate(tmp_path: Path) -> None:
+    for arguments in ((), ("--check",)):
+        done = run(tmp_path, "migrate", *arguments)
+        assert (done.returncode, done.stdout) == (0, "The schema is up to date.\n")
+    assert run(tmp_path, "migrate", "--sql").stdout.startswith("-- The store 'sqlite' has no schema")
+    assert run(tmp_path, "migrate", "--sql", "--check").returncode == 2
+
+
 @pytest.mark.parametrize(
     "arguments", [("--port", "81", "check"), ("check", "--port", "81"), ("--port=1", "check", "--port=81")]
 )

@@ -266,7 +266,7 @@ class Load:
             assert time.monotonic() < deadline, f"not settled after {SETTLE_S} s: {stats}"
         client.close()
         server.stop()
-        return Store.read(server.path, log, stats)
+        return server.read_store(log, stats)
 
 
 def _is_settled(stats: dict[str, dict[str, int]], log: list[dict[str, Any]]) -> bool:

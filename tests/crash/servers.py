@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.crash.history import Store
+
 PATIENCE_S = 60
 """Longest wait for anything that is bound to happen; a busy machine is slow, a hanging server never answers."""
 LISTENING = re.compile(r"Listening on http://127\.0\.0\.1:(\d+)")
@@ -131,6 +133,10 @@ class Server:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._reader.join()
+
+    def read_store(self, events: list[dict[str, Any]], stats: dict[str, dict[str, int]]) -> Store:
+        """Return what there is, once it has stopped; a server on another store says how."""
+        return Store.read(self.path, events, stats)
 
     def worker_pids(self) -> list[int]:
         """Return the processes that serve, where there are several."""

@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
                 return show_backends()
             case "check":
                 return asyncio.run(check(os.environ))
+            case "migrate":
+                return asyncio.run(migrate(os.environ, check_only=options.check, as_script=options.sql))
             case _:
                 return serve(os.environ)
     except SettingsError as error:
@@ -69,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(commands.add_parser("serve", help="serve (what happens without a command)"), again=True)
     commands.add_parser("backends", help="list the installed backends and what they can do")
     _add_options(commands.add_parser("check", help="check the settings and reach the store"), again=True)
+    migrate_ = commands.add_parser("migrate", help="bring the schema of the store up to date")
+    instead = migrate_.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="change nothing; exit with 1 if there is something to do")
+    instead.add_argument("--sql", action="store_true", help="print the whole schema, for somebody else to run")
+    _add_options(migrate_, again=True)
     return parser
 
 
@@ -205,6 +212,25 @@ async def check(environ: Mapping[str, str]) -> int:
         await backend.close()
     print(f"store: {settings.backend} answers")
     return 0
+
+
+async def migrate(environ: Mapping[str, str], *, check_only: bool, as_script: bool) -> int:
+    """Bring the schema of the store up to date, or say what is to do."""
+    settings = read_settings(environ)
+    backend = load_backend(settings.backend, environ)
+    if as_script:
+        print(backend.migration_script() or f"-- The store '{settings.backend}' has no schema to be made by hand.")
+        return 0
+    try:
+        steps = await (backend.pending_migrations() if check_only else backend.migrate())
+    except BackendUnavailableError as error:
+        print(f"store: cannot be used: {error}")
+        return 1
+    for step in steps:
+        print(f"{'to do' if check_only else 'done'}: {step}")
+    if not steps:
+        print("The schema is up to date.")
+    return 1 if check_only and steps else 0
 
 
 if __name__ == "__main__":

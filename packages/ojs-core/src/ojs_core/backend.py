@@ -377,6 +377,21 @@ class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, Event
     async def reset(self) -> None:
         """Remove everything. For tests only (C-EP-28)."""
 
+    async def migrate(self) -> list[str]:
+        """Bring the store's schema up to date, and return the names of the steps taken; for `ojs-server migrate`.
+
+        Needs no `open`. A store without a schema of steps has nothing to do. Raises as `open` does.
+        """
+        return []
+
+    async def pending_migrations(self) -> list[str]:
+        """Return the names of the steps that `migrate` would take. Needs no `open`. Raises as `open` does."""
+        return []
+
+    def migration_script(self) -> str:
+        """Return the whole schema as a script for the store's own command line, or nothing if there is none."""
+        return ""
+
     async def warnings(self) -> list[str]:
         """Return what an operator should know about the store's settings, for `ojs-server check` and the log."""
         return []

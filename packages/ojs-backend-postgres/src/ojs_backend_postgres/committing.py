@@ -1,0 +1,318 @@
+"""`commit`: a group of commits becomes the arguments of one call, and its rows become their answers.
+
+The database checks and applies; see `migrations/0004_commit.sql`. What depends on the commits alone is decided here:
+which of them may share a call, and which inserts of one commit are in each other's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from ojs_backend_postgres.rows import NEVER, Row, columns_of, drafts_of, job_of, settings_of, to_text
+from ojs_core.backend import Change, Commit, Committed, Conflict, CronWrite, Hold, NewJob, Refused, WorkflowWrite
+from ojs_core.events import Event
+from ojs_core.job import Job, JobState, replace_fields
+from ojs_core.lifecycle import Transition
+from ojs_core.records import encode
+
+LOCKS_MAX = 1000
+"""Fingerprints locked by one call, unless a single commit has more. Locks take room that the whole database shares."""
+PARTS_MAX = 5000
+"""Jobs inserted, swapped or removed by one call, unless a single commit has more: a call must end in time."""
+BYTES_MAX = 32 * 1024 * 1024
+"""Arguments inserted by one call, unless a single commit has more: PostgreSQL takes a gigabyte at most."""
+_STATES = {state.value: state for state in JobState}
+_encode = msgspec.json.Encoder().encode
+
+
+def split(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
+    """Yield the commits in groups that may share a call: no two touch the same job, fingerprint or record.
+
+    A commit that both holds and swaps ends its group: whether its swaps happen depends on its holds, and a later hold
+    would depend on that.
+    """
+    begin = 0
+    group = _Group()
+    for place, commit in enumerate(commits):
+        if place > begin and not group.takes(commit):
+            yield commits[begin:place]
+            begin, group = place, _Group()
+        if group.add(commit):
+            yield commits[begin : place + 1]
+            begin, group = place + 1, _Group()
+    if begin < len(commits):
+        yield commits[begin:]
+
+
+class _Group:
+    """What the commits of one call touch, and how much it is."""
+
+    def __init__(self) -> None:
+        self._touched: set[object] = set()
+        self._locks = self._parts = self._bytes = 0
+
+    def takes(self, commit: Commit) -> bool:
+        """Return whether another commit may join."""
+        return (
+            self._parts + _parts(commit) <= PARTS_MAX
+            and self._locks + _locks(commit) <= LOCKS_MAX
+            and self._bytes + _bytes(commit) <= BYTES_MAX
+            and self._touched.isdisjoint(_keys(commit))
+        )
+
+    def add(self, commit: Commit) -> bool:
+        """Take a commit in; return whether it has to be the last one."""
+        locks = _locks(commit)
+        self._touched.update(_keys(commit))
+        self._parts += _parts(commit)
+        self._locks += locks
+        self._bytes += _bytes(commit)
+        return locks > 0 and bool(commit.transitions or commit.removals)
+
+
+def _parts(commit: Commit) -> int:
+    return len(commit.inserts) + len(commit.transitions) + len(commit.removals)
+
+
+def _locks(commit: Commit) -> int:
+    return sum(new.job.fingerprint is not None for new in commit.inserts)
+
+
+def _bytes(commit: Commit) -> int:
+    return sum(len(bytes(new.job.args)) for new in commit.inserts)
+
+
+def _keys(commit: Commit) -> Iterator[object]:
+    for new in commit.inserts:
+        yield new.job.id
+        if new.job.fingerprint is not None:
+            yield ("fingerprint", new.job.fingerprint)
+    for transition in commit.transitions:
+        yield transition.job_id
+    for removal in commit.removals:
+        yield removal.job_id
+    for write in commit.workflows:
+        yield ("workflow", write.workflow_id)
+    if commit.cron is not None:
+        yield ("cron", commit.cron.name)
+
+
+class Call:
+    """One call of the database function `commit`, and what it answers. `woken`: queues that got available jobs."""
+
+    def __init__(self, commits: Sequence[Commit], schema: str) -> None:
+        self.woken: set[str] = set()
+        self._commits = commits
+        self._schema = schema
+        self._entering = 0
+        self._places: dict[tuple[int, int], int] = {}
+        self._new_jobs: list[tuple[Any, ...]] = []
+        self._swaps: list[tuple[Any, ...]] = []
+        self._removals: list[tuple[Any, ...]] = []
+        self._workflows: list[tuple[Any, ...]] = []
+        self._crons: list[tuple[Any, ...]] = []
+        self._notes: list[tuple[Any, ...]] = []
+        self._locks: set[int] = set()
+        self._doomed: list[int] = []
+        for c, commit in enumerate(commits):
+            self._add(c, commit)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What to call the function with."""
+        return (
+            self._new_jobs,
+            self._swaps,
+            self._removals,
+            self._workflows,
+            self._crons,
+            self._notes,
+            sorted(self._locks),
+            self._doomed,
+            self._entering,
+        )
+
+    def _add(self, c: int, commit: Commit) -> None:
+        # Transitions first: in the order of one commit they enter the queue before what it inserts.
+        for i, transition in enumerate(commit.transitions):
+            self._swaps.append(self._swap(c, i, transition))
+        self._removals += [(c, i, removal.job_id, removal.version) for i, removal in enumerate(commit.removals)]
+        for i, new in enumerate(commit.inserts):
+            self._new_jobs.append(self._new_job(c, i, new))
+        if len(commit.inserts) > 1 and any(_in_the_way(commit.inserts)):
+            self._doomed.append(c)
+        self._workflows += [_put_workflow(c, i, write) for i, write in enumerate(commit.workflows)]
+        if commit.cron is not None:
+            self._crons.append(_put_cron(c, commit.cron))
+        self._notes += [(c, *note_of(event)) for event in commit.events]
+
+    def _enter(self, state: JobState) -> int | None:
+        if state is not JobState.AVAILABLE:
+            return None
+        self._entering += 1
+        return self._entering
+
+    def _new_job(self, c: int, i: int, new: NewJob) -> tuple[Any, ...]:
+        place = self._enter(new.job.state)
+        if place is not None:
+            self._places[c, i] = place
+        row, lock = new_job_row(c, i, place, new, self._schema)
+        if lock is not None:
+            self._locks.add(lock)
+        return row
+
+    def _swap(self, c: int, i: int, swap: Transition) -> tuple[Any, ...]:
+        patch, sets, values = settings_of(swap.changes)
+        return (
+            c,
+            i,
+            self._enter(swap.to),
+            to_text(swap.job_id),
+            " ".join(swap.expected),
+            swap.version,
+            None if swap.worker_id is None else to_text(swap.worker_id),
+            swap.fence,
+            swap.to,
+            swap.at,
+            swap.wake_at,
+            swap.member_wake_at,
+            drafts_of(swap.events),
+            patch,
+            None if swap.error is None else _encode(swap.error),
+            sets,
+            *values,
+        )
+
+    def answers(self, rows: Iterable[Row]) -> list[Committed | Refused]:
+        """Return the answer of each commit, from the rows of the call."""
+        places: Sequence[int] = ()
+        conflicts: dict[int, list[Conflict]] = {}
+        changes: dict[tuple[int, int], Change] = {}
+        for row in rows:
+            match row["part"]:
+                case "changed":
+                    changes[row["c"], row["i"]] = Change(job_of(row), _STATES[row["was"]])
+                case "places":
+                    places = row["places"]
+                case _:
+                    job = None if row["id"] is None else job_of(row)
+                    conflicts.setdefault(row["c"], []).append(Conflict(kind=row["kind"], index=row["i"], job=job))
+        for c in self._doomed:
+            found = conflicts.setdefault(c, [])
+            met = {conflict.index for conflict in found if conflict.kind in ("id", "hold")}
+            found += _conflicts_within(self._commits[c].inserts, met)
+        return [self._answer(c, commit, conflicts.get(c), changes, places) for c, commit in enumerate(self._commits)]
+
+    def _answer(
+        self,
+        c: int,
+        commit: Commit,
+        conflicts: Sequence[Conflict] | None,
+        changes: Mapping[tuple[int, int], Change],
+        places: Sequence[int],
+    ) -> Committed | Refused:
+        if conflicts:
+            return Refused(tuple(sorted(conflicts, key=lambda conflict: conflict.index)))
+        inserted: list[Job] = []
+        for i, new in enumerate(commit.inserts):
+            place = self._places.get((c, i))
+            seq = new.job.seq if place is None else places[place - 1]
+            inserted.append(replace_fields(new.job, version=1, seq=seq))
+        changed = tuple([changes[c, i] for i in range(len(commit.transitions))])
+        self.woken.update(job.queue for job in inserted if job.state is JobState.AVAILABLE)
+        self.woken.update(change.job.queue for change in changed if change.job.state is JobState.AVAILABLE)
+        return Committed(inserted=tuple(inserted), changed=changed)
+
+
+def new_job_row(c: int, i: int, place: int | None, new: NewJob, schema: str) -> tuple[tuple[Any, ...], int | None]:
+    """Return a row of `new_job`, and the key of the lock on its fingerprint, if it has one.
+
+    Args:
+        c: number of its commit in the call.
+        i: its place in the commit.
+        place: which of the places taken by the call is its own, if it becomes available.
+        new: the job.
+        schema: keeps the locks of several schemas of one database apart.
+    """
+    job, hold = new.job, new.hold
+    lock = None
+    if job.fingerprint is not None:
+        key = blake2b(job.fingerprint.encode(), digest_size=8, key=schema.encode()).digest()
+        lock = int.from_bytes(key, "big", signed=True)
+    row = (
+        c,
+        i,
+        place,
+        *columns_of(job),
+        None if hold is None else " ".join(hold.states),
+        None if hold is None else -NEVER if hold.since is None else hold.since,
+        new.max_per_second,
+        drafts_of(new.events),
+    )
+    return row, lock
+
+
+def _in_the_way(inserts: Sequence[NewJob]) -> Iterator[bool]:
+    """Yield, for each insert, whether one before it has its id or refuses it."""
+    ids: set[str] = set()
+    prints: dict[str, list[Job]] = {}
+    for new in inserts:
+        job = new.job
+        met = prints.setdefault(job.fingerprint, []) if job.fingerprint is not None else []
+        yield job.id in ids or any(_holds(new.hold, other) for other in met)
+        ids.add(job.id)
+        met.append(job)
+
+
+def _holds(hold: Hold | None, job: Job) -> bool:
+    return hold is not None and job.state in hold.states and (hold.since is None or job.created_at > hold.since)
+
+
+def _conflicts_within(inserts: Sequence[NewJob], met: set[int]) -> Iterator[Conflict]:
+    """Yield the conflicts of inserts with earlier ones of the same commit; `met`: those refused by what is stored."""
+    standing: list[Job] = []
+    for i, new in enumerate(inserts):
+        if i in met:
+            continue
+        same = next((job for job in standing if job.id == new.job.id), None)
+        holder = next(
+            (job for job in standing if job.fingerprint == new.job.fingerprint and _holds(new.hold, job)), None
+        )
+        if same is not None:
+            yield Conflict(kind="id", index=i, job=same)
+        elif holder is not None:
+            yield Conflict(kind="hold", index=i, job=holder)
+        else:
+            standing.append(new.job)
+
+
+def _put_workflow(c: int, i: int, write: WorkflowWrite) -> tuple[Any, ...]:
+    version, record = write.expected_version, write.workflow
+    if record is None:
+        return (c, i, write.workflow_id, version, None, None)
+    encoded = encode(msgspec.structs.replace(record, version=version + 1))
+    return (c, i, write.workflow_id, version, record.wake_at, encoded)
+
+
+def _put_cron(c: int, write: CronWrite) -> tuple[Any, ...]:
+    version, record = write.expected_version, write.entry
+    if record is None:
+        return (c, 0, write.name, version, None, None)
+    encoded = encode(msgspec.structs.replace(record, version=version + 1))
+    return (c, 0, write.name, version, record.wake_at, encoded)
+
+
+def note_of(event: Event) -> tuple[Any, ...]:
+    """Return an event as the columns of `note`, from `type` on."""
+    return (
+        event.type,
+        event.at,
+        to_text(event.subject),
+        None if event.queue is None else to_text(event.queue),
+        None if event.job_type is None else to_text(event.job_type),
+        bytes(event.data),
+    )

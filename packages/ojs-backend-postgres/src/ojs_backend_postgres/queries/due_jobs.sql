@@ -1,0 +1,3 @@
+-- Jobs whose wake_at has come, earliest first.
+-- $1: now, ms. $2: most jobs.
+SELECT * FROM ojs.job WHERE wake_at <= $1 ORDER BY wake_at, seq, id LIMIT $2;

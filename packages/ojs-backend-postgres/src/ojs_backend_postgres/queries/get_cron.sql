@@ -1,0 +1,3 @@
+-- One cron entry.
+-- $1: name.
+SELECT record FROM ojs.cron WHERE key = $1;

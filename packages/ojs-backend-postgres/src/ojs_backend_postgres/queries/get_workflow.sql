@@ -1,0 +1,3 @@
+-- One workflow.
+-- $1: id.
+SELECT record FROM ojs.workflow WHERE key = $1;

@@ -1,0 +1,2 @@
+-- All queues by name.
+SELECT * FROM ojs.queue ORDER BY name;
