@@ -101,7 +101,7 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "sqlite")])
+@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "redis", "sqlite")])
 def contract(session: nox.Session, backend: str) -> None:
     """Run the contract suite on one backend. -- [arguments of pytest]."""
     run_pytest(session, f"tests/contract/test_{backend}.py")

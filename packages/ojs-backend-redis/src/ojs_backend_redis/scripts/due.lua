@@ -1,0 +1,10 @@
+-- Reads the jobs whose wake_at has come, earliest first; of one instant by place, then by id.
+--
+-- ARGV[1]: now, ms. ARGV[2]: most jobs.
+-- Result: a JSON array of the records.
+
+local found = {}
+for i, member in ipairs(call('ZRANGEBYSCORE', root .. 'wake', '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
+  found[i] = compose(load(string.sub(member, 13)))
+end
+return '[' .. concat(found, ',') .. ']'
