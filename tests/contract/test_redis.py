@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 
 import pytest
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisCluster, RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.config import RedisConfig, parse_url
@@ -16,20 +16,13 @@ from ojs_core.testing.contract import BackendContract
 _numbers = count(1)
 
 
-class OnServer(BackendContract):
-    """One server for all tests of a worker process, emptied behind each."""
-
-    kind: str
+class OnRedis(BackendContract):
+    """Each test has a prefix of its own; the server is emptied behind it."""
 
     @pytest.fixture
-    def server(self, shared_redis: Callable[[str], RedisServer]) -> RedisServer:
-        return shared_redis(self.kind)
-
-    @pytest.fixture
-    def make(self, server: RedisServer) -> Iterator[Callable[[], Backend]]:
-        config = RedisConfig(target=parse_url(server.url), prefix=f"t{next(_numbers)}")
-        yield lambda: RedisBackend(config)
-        server.ask("FLUSHALL")
+    def make(self) -> Callable[[], Backend]:
+        """Override: make a backend that nobody has opened yet, always on the same store."""
+        raise NotImplementedError
 
     @pytest.fixture
     async def backend(self, make: Callable[[], Backend]) -> AsyncIterator[Backend]:
@@ -50,5 +43,29 @@ class OnServer(BackendContract):
         return make()
 
 
-class TestValkey(OnServer):
-    kind = "valkey"
+def maker(url: str) -> Callable[[], Backend]:
+    config = RedisConfig(target=parse_url(url), prefix=f"t{next(_numbers)}")
+    return lambda: RedisBackend(config)
+
+
+class TestValkey(OnRedis):
+    @pytest.fixture
+    def make(self, shared_redis: Callable[[str], RedisServer]) -> Iterator[Callable[[], Backend]]:
+        server = shared_redis("valkey")
+        yield maker(server.url)
+        server.ask("FLUSHALL")
+
+
+class TestRedis7(OnRedis):
+    @pytest.fixture
+    def make(self, shared_redis: Callable[[str], RedisServer]) -> Iterator[Callable[[], Backend]]:
+        server = shared_redis("redis")
+        yield maker(server.url)
+        server.ask("FLUSHALL")
+
+
+class TestCluster(OnRedis):
+    @pytest.fixture
+    def make(self, shared_cluster: RedisCluster) -> Iterator[Callable[[], Backend]]:
+        yield maker(shared_cluster.url)
+        shared_cluster.flush()

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 PATIENCE_S = 30
 """Longest wait for anything that is bound to happen."""
@@ -127,7 +129,7 @@ class RedisServer:
         return False
 
     def _connect(self, port: int) -> redis.Redis:
-        return redis.Redis(port=port, socket_timeout=PATIENCE_S)
+        return redis.Redis(port=port, socket_timeout=PATIENCE_S, retry=Retry(NoBackoff(), 0))
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a client, to be closed by who asked for it."""
@@ -173,3 +175,75 @@ class RedisServer:
             self._process.wait()
         self._process = None
         self._folder.cleanup()
+
+
+class RedisCluster:
+    """Three masters that share the slots."""
+
+    def __init__(self, kind: str = "valkey", size: int = 3) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+        self.nodes = [RedisServer(kind, options) for _ in range(size)]
+
+    def __enter__(self) -> Self:
+        for node in self.nodes:
+            node.start()
+        share = 16384 // len(self.nodes)
+        for position, node in enumerate(self.nodes):
+            last = 16383 if node is self.nodes[-1] else (position + 1) * share - 1
+            node.ask("CLUSTER", "ADDSLOTSRANGE", position * share, last)
+            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not all(self._agrees(node) for node in self.nodes):
+            assert time.monotonic() < give_up_at, "the cluster does not come together"
+        return self
+
+    def _agrees(self, node: RedisServer) -> bool:
+        lines = _text(node.ask("CLUSTER", "INFO")).split()
+        return "cluster_state:ok" in lines and f"cluster_known_nodes:{len(self.nodes)}" in lines
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.end()
+
+    @property
+    def url(self) -> str:
+        """What `REDIS_URL` takes."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def flush(self) -> None:
+        """Empty all nodes."""
+        for node in self.nodes:
+            node.ask("FLUSHALL")
+
+    def owner(self, key: str) -> RedisServer:
+        """Return the node that has a key."""
+        slot = self.nodes[0].ask("CLUSTER", "KEYSLOT", key)
+        for first, last, (_, port, *_), *_ in _slots(self.nodes[0]):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"nobody owns slot {slot}")
+
+    def move_slot(self, key: str, target: RedisServer) -> None:
+        """Give a key's slot, with all it holds, to another node, as an administrator's tool would."""
+        source = self.owner(key)
+        slot = source.ask("CLUSTER", "KEYSLOT", key)
+        names = {node.port: _text(node.ask("CLUSTER", "MYID")) for node in self.nodes}
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source.port])
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target.port])
+        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source, *self.nodes):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
+
+
+def _text(reply: bytes | str) -> str:
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+def _slots(node: RedisServer) -> list[Any]:
+    with node.client() as client:
+        connection = client.connection_pool.get_connection()
+        connection.send_command("CLUSTER", "SLOTS")
+        found: list[Any] = connection.read_response()
+        client.connection_pool.release(connection)
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisCluster, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +21,10 @@ def shared_redis() -> Iterator[Callable[[str], RedisServer]]:
             return servers[kind]
 
         yield get
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[RedisCluster]:
+    """Return a running cluster of three nodes."""
+    with RedisCluster() as cluster:
+        yield cluster

@@ -13,7 +13,7 @@ from ojs_backend_redis import checking, scripts
 from ojs_backend_redis.client import Client
 from ojs_backend_redis.config import RedisConfig
 from ojs_backend_redis.doorbell import Doorbell
-from ojs_backend_redis.errors import unavailable
+from ojs_backend_redis.errors import as_setting, unavailable
 from ojs_backend_redis.eventlog import list_events
 from ojs_backend_redis.layout import decode_text, encode_text
 from ojs_backend_redis.listing import Lister
@@ -44,6 +44,7 @@ from ojs_core.backend import (
     Refused,
     WakeCallback,
 )
+from ojs_core.errors import BackendUnavailableError
 from ojs_core.events import Event, other_event, worker_started
 from ojs_core.job import Job, JobState
 from ojs_core.rate import RateWindow
@@ -92,6 +93,9 @@ class RedisBackend(Backend):
         try:
             await checking.refuse_unfit(self._client, self._config)
             await self._subscribe()
+        except BackendUnavailableError as error:
+            await self.close()
+            raise as_setting(error.__cause__) or error from error.__cause__
         except BaseException:
             await self.close()
             raise

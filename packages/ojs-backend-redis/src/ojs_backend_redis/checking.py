@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ojs_backend_redis.client import Client
 from ojs_backend_redis.config import RedisConfig
+from ojs_backend_redis.errors import as_setting, code_of, unavailable
 from ojs_core.errors import BackendUnavailableError, SettingsError
 
 REDIS_LEAST = (7, 0)
@@ -73,12 +74,23 @@ async def refuse_unfit(client: Client, config: RedisConfig) -> None:
     if facts.role != "master":
         raise BackendUnavailableError("This Redis is a replica, which takes no writes. Name its master in REDIS_URL.")
     key = f"{config.root}store"
-    _, schema = await client.ask(("HSETNX", key, "schema", SCHEMA), ("HGET", key, "schema"))
+    _, schema = await client.ask_leniently(("HSETNX", key, "schema", SCHEMA), ("HGET", key, "schema"))
+    if isinstance(schema, Exception):
+        raise _unusable(schema, config)
     if int(schema) > SCHEMA:
         raise SettingsError(
             f"The store under the prefix '{config.prefix}' was written by a newer ojs-backend-redis (schema "
             f"{int(schema)}; this one knows {SCHEMA}). Upgrade this server, or set OJS_REDIS_PREFIX to another prefix."
         )
+
+
+def _unusable(error: Exception, config: RedisConfig) -> SettingsError | BackendUnavailableError:
+    """Return what to raise for a first write that failed: some failures do not pass by waiting."""
+    if code_of(error) == "WRONGTYPE":
+        return SettingsError(
+            f"OJS_REDIS_PREFIX={config.prefix}: there are keys of another application under this prefix. Name another."
+        )
+    return as_setting(error) or unavailable(error)
 
 
 async def warnings(client: Client, config: RedisConfig) -> list[str]:

@@ -117,8 +117,8 @@ class Client:
 
 
 def _wait_command(config: RedisConfig) -> Command | None:
-    # A little less than the request may take, so that Redis answers before the lane gives up.
-    timeout_ms = max(1, config.timeout_ms * 9 // 10)
+    # Less than the request may take, so that Redis answers before the lane gives up.
+    timeout_ms = max(1, config.timeout_ms * 3 // 4)
     if config.durability.aof:
         return ("WAITAOF", 1, 0, timeout_ms)
     if config.durability.replicas:

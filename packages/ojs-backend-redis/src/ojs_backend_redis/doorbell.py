@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -33,20 +34,21 @@ class Doorbell:
         self._ring = ring
         self._timeout_s = timeout_s
         self._closed = asyncio.Event()
+        self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Subscribe. Raises `redis.exceptions.RedisError` and `OSError`."""
-        connection = await self._subscribe()
-        self._task = asyncio.create_task(self._listen(connection), name="ojs-redis-doorbell")
+        self._connection = await self._subscribe()
+        self._task = asyncio.create_task(self._listen(), name="ojs-redis-doorbell")
 
     async def close(self) -> None:
         """End the subscription."""
         self._closed.set()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        if self._connection is not None:
+            await self._connection.disconnect()
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     async def _subscribe(self) -> AbstractConnection:
         async with asyncio.timeout(self._timeout_s):
@@ -55,20 +57,21 @@ class Doorbell:
                 await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
                 await connection.read_response()
             except BaseException:
-                await connection.disconnect(nowait=True)
+                await connection.disconnect()
                 raise
         return connection
 
-    async def _listen(self, connection: AbstractConnection) -> None:
-        while True:
+    async def _listen(self) -> None:
+        while self._connection is not None:
             try:
-                await self._hear(connection)
+                await self._hear(self._connection)
             except (RedisError, OSError) as error:
-                log.info("The subscription to wake-ups was lost (%s); it is renewed.", type(error).__name__)
-            finally:
-                await connection.disconnect(nowait=True)
-            connection = await self._renew()
-            self._ring(None)
+                if not self._closed.is_set():
+                    log.info("The subscription to wake-ups was lost (%s); it is renewed.", type(error).__name__)
+            await self._connection.disconnect()
+            self._connection = await self._renew()
+            if self._connection is not None:
+                self._ring(None)
 
     async def _hear(self, connection: AbstractConnection) -> None:
         asked = False
@@ -88,14 +91,19 @@ class Doorbell:
             _, *names = message[2].split(b"\n")
             self._ring(frozenset(map(decode_text, names)))
 
-    async def _renew(self) -> AbstractConnection:
+    async def _renew(self) -> AbstractConnection | None:
+        """Subscribe again, however long it takes; None: the store was closed meanwhile."""
         pause_s = RETRY_FIRST_S
-        while True:
+        while not self._closed.is_set():
             try:
-                return await self._subscribe()
+                connection = await self._subscribe()
             except (RedisError, OSError, TimeoutError):
                 # Not a sleep: closing ends it.
-                try:
+                with suppress(TimeoutError):
                     await asyncio.wait_for(self._closed.wait(), pause_s)
-                except TimeoutError:
-                    pause_s = min(RETRY_MAX_S, pause_s * 2)
+                pause_s = min(RETRY_MAX_S, pause_s * 2)
+                continue
+            if not self._closed.is_set():
+                return connection
+            await connection.disconnect()
+        return None

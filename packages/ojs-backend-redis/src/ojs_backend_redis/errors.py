@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions
 
-from ojs_core.errors import BackendUnavailableError
+from ojs_core.errors import BackendUnavailableError, SettingsError
 
 _MESSAGES: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.BusyLoadingError, "Redis is starting: it loads its data from disk."),
@@ -51,6 +51,15 @@ def unavailable(error: Exception) -> BackendUnavailableError:
     wrapped = BackendUnavailableError(message)
     wrapped.__cause__ = error
     return wrapped
+
+
+def as_setting(error: BaseException | None) -> SettingsError | None:
+    """Return what to raise at the start for an error that will not pass by waiting: who we say we are is refused."""
+    if isinstance(error, Exception) and code_of(error) in ("NOAUTH", "WRONGPASS", "NOPERM"):
+        return SettingsError(
+            f"REDIS_URL: {_BY_CODE[code_of(error)]} Correct it, or what the user may do (ACL SETUSER)."
+        )
+    return None
 
 
 def closed() -> BackendUnavailableError:

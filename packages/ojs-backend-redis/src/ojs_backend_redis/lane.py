@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
@@ -98,6 +99,7 @@ class _Link:
         self._loop = asyncio.get_running_loop()
         self._asked: deque[_Asked] = deque()
         self._watch: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._reader = self._loop.create_task(self._read())
 
     @property
@@ -151,7 +153,9 @@ class _Link:
 
     def fail(self, error: Exception) -> None:
         """End the connection, and tell all who wait that no reply will come."""
-        self._failed = True
+        if not self._failed:
+            self._failed = True
+            self._ending = self._loop.create_task(self._disconnect())
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -159,9 +163,14 @@ class _Link:
             future = self._asked.popleft().future
             if not future.done():
                 future.set_exception(error)
+
+    async def _disconnect(self) -> None:
+        # What cannot be closed in order, because the other end takes nothing more, is left to the system.
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect()
         self._reader.cancel()
 
     async def ended(self) -> None:
-        """Wait until the connection is closed."""
-        await asyncio.wait({self._reader})
-        await self._connection.disconnect()
+        """Wait until the connection that failed is closed."""
+        if self._ending is not None:
+            await asyncio.wait({self._ending, self._reader})

@@ -99,7 +99,7 @@ class Route:
         try:
             yield connection
         finally:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()
 
     async def _dial(self, address: Address, *, asking: bool = False) -> AbstractConnection:
         target = self._target
@@ -115,7 +115,7 @@ class Route:
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()
             raise
         return connection
 

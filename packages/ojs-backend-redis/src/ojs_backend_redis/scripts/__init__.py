@@ -23,11 +23,11 @@ def _read(name: str) -> str:
     return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
 
 
-_COMMON = _read("common")
+COMMON = _read("common")
 
 
 def _load(name: str) -> Script:
-    text = f"{_COMMON}\n{_read(name)}"
+    text = f"{COMMON}\n{_read(name)}"
     return Script(name, text, sha1(text.encode()).hexdigest())  # noqa: S324 - that is how Redis names scripts
 
 
