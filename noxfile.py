@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZipFile
 
 import nox
@@ -26,6 +27,19 @@ DIST = Path("dist")
 SMOKE_CASES = "tests/smoke"
 NO_SERVER_PASSES = "L1-RTR-014=expects error types that its own requests never name"
 XDIST = ("-n", "auto")
+
+
+class Store(NamedTuple):
+    """A store that the official cases need beside the servers: what starts it, and each server's own place in it."""
+
+    tools: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+
+STORES = {
+    "redis": Store(("tests",), ("python", "-m", "tests.servers.with_redis"), ("OJS_REDIS_PREFIX=case-{n}",)),
+}
 
 
 def install_tools(session: nox.Session, *groups: str) -> None:
@@ -112,6 +126,8 @@ def contract(session: nox.Session, backend: str) -> None:
     "backend, workers",
     [
         nox.param("memory", 1, id="memory"),
+        nox.param("redis", 1, id="redis"),
+        nox.param("redis", 2, id="redis-2-workers"),
         nox.param("sqlite", 1, id="sqlite"),
         nox.param("sqlite", 2, id="sqlite-2-workers"),
     ],
@@ -121,14 +137,24 @@ def conformance(session: nox.Session, backend: str, workers: int) -> None:
     cases, *arguments = session.posargs or [os.environ.get("OJS_CONFORMANCE_CASES", "")]
     if not cases or cases.startswith("-"):
         session.error("Say where the official cases are: nox -s conformance -- FOLDER, or OJS_CONFORMANCE_CASES=FOLDER")
-    install_all(session)
+    store = STORES.get(backend, Store())
+    install_all(session, *store.tools)
     variables = {"OJS_BACKEND": backend, "OJS_WORKERS": str(workers), "OJS_CONFORMANCE_CASES": None}
-    run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *arguments, env=variables)
+    own = [word for variable in store.own for word in ("--env", variable)]
+    arguments = ["--known-defect", NO_SERVER_PASSES, *own, *arguments]
+    run_cases(session, cases, *arguments, beside=store.beside, env=variables)
 
 
-def run_cases(session: nox.Session, cases: str, *arguments: str, env: dict[str, str | None] | None = None) -> None:
-    """Run conformance cases against servers of the session's environment."""
-    session.run("python", "-m", "ojs_core.testing.conformance", cases, "--serve", "ojs-server", *arguments, env=env)
+def run_cases(
+    session: nox.Session,
+    cases: str,
+    *arguments: str,
+    beside: tuple[str, ...] = (),
+    env: dict[str, str | None] | None = None,
+) -> None:
+    """Run conformance cases against servers of the session's environment, `beside` a store that a command starts."""
+    runner = ("python", "-m", "ojs_core.testing.conformance", cases, "--serve", "ojs-server", *arguments)
+    session.run(*beside, *runner, env=env)
 
 
 @nox.session(default=False)

@@ -77,7 +77,7 @@ async def until_it_works(backend: RedisBackend) -> None:
 
 
 async def test_a_redis_that_is_gone(make_server: MakeServer, make_backend: MakeBackend) -> None:
-    """Every operation says so, none answers as if there were nothing; it recovers by itself, with all that was answered."""
+    """Every operation says so, none as if there were nothing; it recovers by itself, with all that was answered."""
     server = make_server("valkey", *DURABLE)
     backend = await make_backend(server.url, timeout_ms=TIMEOUT_MS)
     jobs = await insert(backend, *(make_new() for _ in range(20)))

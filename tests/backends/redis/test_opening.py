@@ -55,7 +55,7 @@ async def test_an_old_redis(make_server: MakeServer, make_backend: MakeBackend) 
 
 async def test_a_replica(shared: RedisServer, make_server: MakeServer, make_backend: MakeBackend) -> None:
     replica = make_server("valkey", "--replicaof", f"127.0.0.1 {shared.port}")
-    with pytest.raises(BackendUnavailableError, match="is a replica, which takes no writes. Name its master"):
+    with pytest.raises(BackendUnavailableError, match=r"is a replica, which takes no writes\. Name its master"):
         await make_backend(replica.url)
 
 
@@ -67,7 +67,7 @@ async def test_a_store_of_a_newer_server(shared: RedisServer, make_backend: Make
 
 async def test_keys_of_somebody_else(shared: RedisServer, make_backend: MakeBackend) -> None:
     shared.ask("SET", "{other}:store", "something")
-    with pytest.raises(SettingsError, match="OJS_REDIS_PREFIX=other: .* keys of another application"):
+    with pytest.raises(SettingsError, match=r"OJS_REDIS_PREFIX=other: .* keys of another application"):
         await make_backend(shared.url, prefix="other")
 
 
@@ -76,7 +76,7 @@ async def test_waiting_for_the_disk_needs_a_redis_that_can(make_server: MakeServ
     with pytest.raises(SettingsError, match=r"OJS_REDIS_DURABILITY=aof needs Redis 7\.2 .*'appendfsync always'"):
         await make_backend(old.url, durability=Durability(aof=True))
     forgetful = make_server("valkey")
-    with pytest.raises(SettingsError, match="has no append-only file.*Set 'appendonly yes'"):
+    with pytest.raises(SettingsError, match=r"has no append-only file.*Set 'appendonly yes'"):
         await make_backend(forgetful.url, durability=Durability(aof=True))
 
 
