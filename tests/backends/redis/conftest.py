@@ -37,7 +37,7 @@ def make_server() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture
 async def make_backend() -> AsyncIterator[MakeBackend]:
-    """Open backends, with a prefix of their own unless told: `await make_backend(server.url, timeout_ms=300)`."""
+    """How to open backends, each with a prefix of its own unless told: `await make_backend(url, timeout_ms=300)`."""
     async with AsyncExitStack() as stack:
 
         async def make(url: str, **settings: Any) -> RedisBackend:

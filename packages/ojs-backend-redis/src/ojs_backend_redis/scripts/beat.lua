@@ -17,10 +17,7 @@ if beats == 1 then
 end
 
 local function extend(job)
-  local was, h = job.h, {}
-  for i = 1, HOT do
-    h[i] = was[i]
-  end
+  local was, h = job.h, copy(job.h)
   local lease = lease_ms or was[LEASE] or 0
   h[VERSION], h[LEASE], h[LEASE_EXPIRES] = was[VERSION] + 1, lease, now + lease
   h[WAKE] = was[TIMEOUT_AT] and math.min(now + lease, was[TIMEOUT_AT]) or now + lease

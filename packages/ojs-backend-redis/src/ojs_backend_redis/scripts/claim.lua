@@ -38,10 +38,7 @@ local function shift_window(queue, now)
 end
 
 local function claim_one(job, request)
-  local was, h = job.h, {}
-  for i = 1, HOT do
-    h[i] = was[i]
-  end
+  local was, h = job.h, copy(job.h)
   local now = request[R_NOW]
   local lease = request[R_LEASE] or was[VISIBILITY] or request[R_DEFAULT_LEASE]
   h[STATE], h[WORKER], h[STARTED], h[NEXT_RETRY] = 'active', request[R_WORKER], now, false

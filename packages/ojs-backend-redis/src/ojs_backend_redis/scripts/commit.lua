@@ -27,10 +27,7 @@ end
 
 -- Returns the hot fields after a transition, its place aside.
 local function after(t, was)
-  local h = {}
-  for i = 1, HOT do
-    h[i] = was[i]
-  end
+  local h = copy(was)
   local changes = t[T_HOT]
   for i = 1, #changes, 2 do
     h[changes[i]] = changes[i + 1]
@@ -185,21 +182,18 @@ local function swap(t, job)
   end
   local named = job.named or {}
   job.named = named
-  local fields, gone = { 'HSET', key, 'h', pack(h) }, { 'HDEL', key }
-  local function set(name, value)
-    if value then
-      named[name] = value
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    elseif named[name] then
-      named[name] = nil
-      gone[#gone + 1] = name
-    end
-  end
+  local fields = { 'HSET', key, 'h', pack(h) }
   local changes = t[T_NAMED]
   for i = 1, #changes, 2 do
-    local value = changes[i + 1]
-    set(changes[i], changes[i] == 'errors' and pack(value) or value)
+    local name, value = changes[i], changes[i + 1]
+    if value then
+      named[name] = name == 'errors' and pack(value) or value
+      fields[#fields + 1] = name
+      fields[#fields + 1] = named[name]
+    elseif named[name] then
+      named[name] = nil
+      call('HDEL', key, name)
+    end
   end
   if t[T_ERROR] then
     local errors = named.errors and unpack_(named.errors) or {}
@@ -207,13 +201,13 @@ local function swap(t, job)
     if #errors > ERRORS_KEPT then
       table.remove(errors, 1)
     end
-    set('error', t[T_ERROR])
-    set('errors', pack(errors))
+    named.error, named.errors = t[T_ERROR], pack(errors)
+    fields[#fields + 1] = 'error'
+    fields[#fields + 1] = named.error
+    fields[#fields + 1] = 'errors'
+    fields[#fields + 1] = named.errors
   end
   call(unpack(fields))
-  if #gone > 2 then
-    call(unpack(gone))
-  end
   index(job.id, was, h)
   if h[QUEUE] ~= was[QUEUE] then
     make_queue(h[QUEUE], t[T_AT])
