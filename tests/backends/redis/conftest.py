@@ -37,7 +37,7 @@ def make_server() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture
 async def make_backend() -> AsyncIterator[MakeBackend]:
-    """How to open backends, each with a prefix of its own unless told: `await make_backend(url, timeout_ms=300)`."""
+    """Open a backend on a URL; the settings are those of `RedisConfig`, the prefix by default one of its own."""
     async with AsyncExitStack() as stack:
 
         async def make(url: str, **settings: Any) -> RedisBackend:

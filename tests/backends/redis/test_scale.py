@@ -11,7 +11,7 @@ from tests.servers.redis import RedisServer
 from ojs_core.backend import Commit, EventQuery, JobQuery
 from ojs_core.job import JobState
 from ojs_core.lifecycle import plan_promote
-from ojs_core.testing.clock import HOUR, NOW
+from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.steps import claim_ids, counts, insert, insert_one
 from ojs_core.testing.factories import make_new
 
@@ -34,9 +34,9 @@ async def test_many_jobs_due_at_once(make_server: Callable[..., RedisServer], ma
 
     async def promote() -> None:
         nonlocal promoted
-        while due := await backend.due_jobs(NOW + HOUR, PER_LOOK):
+        while due := await backend.due_jobs(NOW, PER_LOOK):
             assert len(due) <= PER_LOOK
-            await backend.commit([Commit(transitions=(plan_promote(job, NOW + HOUR),)) for job in due])
+            await backend.commit([Commit(transitions=(plan_promote(job, NOW),)) for job in due])
             promoted += len(due)
 
     async def work() -> int:
@@ -50,7 +50,7 @@ async def test_many_jobs_due_at_once(make_server: Callable[..., RedisServer], ma
         return served
 
     _, served = await asyncio.gather(promote(), work())
-    assert served > jobs / PER_LOOK
+    assert served > 1, "everybody else had to wait until all were promoted"
     assert await counts(other, "due") == {"available": jobs}
     assert server.ask("SLOWLOG", "LEN") == 0
 

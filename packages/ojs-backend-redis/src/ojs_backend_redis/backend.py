@@ -21,6 +21,7 @@ from ojs_backend_redis.packing import (
     decode_found,
     decode_jobs,
     decode_packed,
+    divide_commits,
     encode_packed,
     pack_claims,
     pack_commits,
@@ -65,8 +66,10 @@ STATES = tuple(state.value for state in JobState)
 MINUTE_MS = 60_000
 HOUR_MINUTES = 60
 DELETED_AT_ONCE = 1000
+JOBS_AT_ONCE = 100
+"""Jobs that one script changes, if they are not one commit: between two scripts everybody else is served."""
 READ_AT_ONCE = 500
-"""Records that one script reads, so that Redis is not held up."""
+"""Records that one script reads, for the same reason."""
 
 
 class RedisBackend(Backend):
@@ -141,12 +144,14 @@ class RedisBackend(Backend):
     # Jobs.
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
-        if not commits:
-            return []
-        places, packed = pack_commits(commits)
-        answers = unpack_commits(commits, await self._client.write(scripts.COMMIT, self._origin, places, packed))
-        if places:
-            self._ring_for(answers)
+        answers: list[Committed | Refused] = []
+        for group in divide_commits(commits, JOBS_AT_ONCE):
+            places, packed = pack_commits(group)
+            results = await self._client.write(scripts.COMMIT, self._origin, places, packed)
+            committed = unpack_commits(group, results)
+            if places:
+                self._ring_for(committed)
+            answers += committed
         return answers
 
     def _ring_for(self, answers: Sequence[Committed | Refused]) -> None:
@@ -159,9 +164,12 @@ class RedisBackend(Backend):
             self._ring(frozenset(woken))
 
     async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
-        if not requests:
-            return []
-        return unpack_claims(await self._client.write(scripts.CLAIM, pack_claims(requests)))
+        answers: list[Claimed] = []
+        while len(answers) < len(requests):
+            # The script answers fewer when it has handed out many jobs.
+            packed = pack_claims(requests[len(answers) :])
+            answers += unpack_claims(await self._client.write(scripts.CLAIM, packed, JOBS_AT_ONCE))
+        return answers
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
         found: list[Job | None] = []

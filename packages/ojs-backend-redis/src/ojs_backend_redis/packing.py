@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,6 +43,19 @@ def decode_found(array: bytes) -> list[Job | None]:
 
 
 # Commits.
+
+
+def divide_commits(commits: Sequence[Commit], jobs_max: int) -> Iterator[Sequence[Commit]]:
+    """Yield the commits in groups that change at most so many jobs, or are one commit."""
+    first, jobs = 0, 0
+    for position, commit in enumerate(commits):
+        size = len(commit.inserts) + len(commit.transitions) + len(commit.removals)
+        if jobs + size > jobs_max and position > first:
+            yield commits[first:position]
+            first, jobs = position, 0
+        jobs += size
+    if first < len(commits):
+        yield commits[first:]
 
 
 def pack_commits(commits: Sequence[Commit]) -> tuple[int, bytes]:

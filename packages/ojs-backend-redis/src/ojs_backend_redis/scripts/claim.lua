@@ -2,8 +2,9 @@
 --
 -- ARGV[1]: the requests (msgpack): {queues, count, now, default_lease_ms, default_timeout_ms, worker_id, lease_ms},
 --   the last two false where not given; times in ms
+-- ARGV[2]: jobs after which no further request is served, so that Redis is not held up
 -- Result, per request, two texts: a JSON array of the records handed out, and one of expired jobs met on the way, left
---   as they are; empty texts where there are none.
+--   as they are; empty texts where there are none. Fewer than the requests if some were not served.
 -- If the client dies: the jobs are out and nobody knows; they come back when their lease ends.
 
 local EXPIRED_MAX = 100
@@ -116,9 +117,13 @@ local function array(records)
   return #records > 0 and '[' .. concat(records, ',') .. ']' or ''
 end
 
-local answers = {}
+local answers, jobs, jobs_max = {}, 0, tonumber(ARGV[2])
 for _, request in ipairs(unpack_(ARGV[1])) do
+  if jobs >= jobs_max then
+    break
+  end
   local found, expired = serve(request)
+  jobs = jobs + #found + #expired
   answers[#answers + 1] = array(found)
   answers[#answers + 1] = array(expired)
 end
