@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -17,8 +18,10 @@ SAFE = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
 
 
 async def test_nobody_there(make_backend: MakeBackend) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"^Redis cannot be reached\.$"):
-        await make_backend(f"redis://127.0.0.1:{free_port()}")
+    port = free_port()
+    expected = f"Redis cannot be reached. REDIS_URL names 127.0.0.1:{port}."
+    with pytest.raises(BackendUnavailableError, match=f"^{re.escape(expected)}$"):
+        await make_backend(f"redis://somebody:secret@127.0.0.1:{port}")
 
 
 async def test_a_wrong_password(make_server: MakeServer, make_backend: MakeBackend) -> None:

@@ -98,10 +98,14 @@ class RedisBackend(Backend):
             await self._subscribe()
         except BackendUnavailableError as error:
             await self.close()
-            raise as_setting(error.__cause__) or error from error.__cause__
+            raise as_setting(error.__cause__) or self._not_opened(error) from error.__cause__
         except BaseException:
             await self.close()
             raise
+
+    def _not_opened(self, error: BackendUnavailableError) -> BackendUnavailableError:
+        """Say where it was looked for: unlike the answer to a request, this is read by the operator."""
+        return BackendUnavailableError(f"{error} REDIS_URL names {self._config.target}.")
 
     async def _subscribe(self) -> None:
         channel = f"{self._root}bell"
