@@ -138,3 +138,20 @@ async def test_a_commit_of_any_size_is_served(backend: RedisBackend) -> None:
     names_of_queues = tuple(f"q{n}" for n in range(50))
     assert len(await claim_ids(backend, *names_of_queues, count=10_000)) == 10_000
     assert len(await backend.get_jobs([new.job.id for new in news])) == 10_000
+
+
+async def test_a_record_that_somebody_deleted_holds_nobody_up(shared: RedisServer, backend: RedisBackend) -> None:
+    """As an eviction policy does that `check` warns of: the job is lost, the others are not."""
+    gone, stays = await insert(backend, make_new(expires_at=NOW + HOUR), make_new(expires_at=NOW + HOUR))
+    shared.ask("DEL", f"{backend._root}j:{gone.id}")  # noqa: SLF001 - the key
+    assert [job.id for job in await backend.due_jobs(NOW + DAY, 9)] == [stays.id]
+    assert await backend.get_jobs([gone.id, stays.id]) == [None, stays]
+    assert await claim_ids(backend) == [stays.id]
+
+
+async def test_a_large_batch_of_unique_jobs(shared: RedisServer, backend: RedisBackend) -> None:
+    """The holds of one batch do not look at each other's jobs one by one."""
+    shared.ask("CONFIG", "RESETSTAT")
+    [answer] = await backend.commit([Commit(inserts=tuple(make_unique(f"{n:064x}") for n in range(3000)))])
+    assert len(answer.inserted) == 3000
+    assert shared.ask("INFO", "commandstats")["cmdstat_zrangebyscore"]["calls"] == 3000 * 5

@@ -65,14 +65,15 @@ local function take(name, request, room, found, expired)
     drained[name] = #popped < 2 * wanted
     for i = 1, #popped, 2 do
       local job = load(popped[i])
-      local expires = job.h[EXPIRES]
+      local expires = job and job.h[EXPIRES]
+      -- No job: somebody deleted the record behind our back. Those behind it are handed out all the same.
       if expires and expires <= request[R_NOW] then
         passed[#passed + 1] = popped[i + 1]
         passed[#passed + 1] = popped[i]
         if #expired < EXPIRED_MAX then
           expired[#expired + 1] = compose(job)
         end
-      else
+      elseif job then
         found[#found + 1] = claim_one(job, request)
         taken = taken + 1
       end

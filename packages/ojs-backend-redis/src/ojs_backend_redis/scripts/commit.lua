@@ -45,34 +45,27 @@ local function after(t, was)
   return h
 end
 
--- Returns a job that a hold conflicts with: its id, and where it comes from: `staged` are the jobs as the parts of the
--- commit so far leave them (h = false: removed).
-local function holder(fingerprint, hold, staged)
+-- Returns the id of a job that a hold conflicts with, if there is one. `staged` are the jobs as the parts of the commit
+-- so far leave them (h = false: removed), `marked` their ids by fingerprint.
+local function holder(fingerprint, hold, staged, marked)
   local states, since = hold[1], hold[2]
-  local skipped = 0
-  for _, change in pairs(staged) do
-    if change.fingerprint == fingerprint then
-      skipped = skipped + 1
-    end
-  end
+  local ids = marked[fingerprint] or {}
+  local above = since and '(' .. fmt('%d', since) or '-inf'
   for i = 1, #states do
     local key = root .. 'mark:' .. fingerprint .. ':' .. states[i]
-    local above = since and '(' .. fmt('%d', since) or '-inf'
     -- What is staged no longer counts as stored: look behind it.
-    for _, id in ipairs(call('ZRANGEBYSCORE', key, above, '+inf', 'LIMIT', 0, skipped + 1)) do
+    for _, id in ipairs(call('ZRANGEBYSCORE', key, above, '+inf', 'LIMIT', 0, #ids + 1)) do
       if not staged[id] then
         return id
       end
     end
   end
-  if skipped > 0 then
-    for id, change in pairs(staged) do
-      local h = change.h
-      if h and h[FINGERPRINT] == fingerprint and (not since or h[CREATED] > since) then
-        for i = 1, #states do
-          if states[i] == h[STATE] then
-            return id
-          end
+  for _, id in ipairs(ids) do
+    local h = staged[id].h
+    if h and h[FINGERPRINT] == fingerprint and (not since or h[CREATED] > since) then
+      for i = 1, #states do
+        if states[i] == h[STATE] then
+          return id
         end
       end
     end
@@ -100,16 +93,24 @@ local function stored_version(key, name)
   return stored and unpack_(stored)[1] or 0
 end
 
+local function stage(staged, marked, id, fingerprint, change)
+  if fingerprint then
+    marked[fingerprint] = marked[fingerprint] or {}
+    table.insert(marked[fingerprint], id)
+  end
+  staged[id] = change
+end
+
 -- Returns what stands against a commit (nil: nothing), and the jobs its transitions and removals name, by id.
 local function check(commit)
   local refused
-  local jobs, staged = {}, {}
+  local jobs, staged, marked = {}, {}, {}
   for i, t in ipairs(commit[2] or {}) do
     local job = load(t[T_ID])
     if job and guard_holds(t, job.h) then
       job.after = after(t, job.h)
       jobs[job.id] = job
-      staged[job.id] = { h = job.after, fingerprint = job.h[FINGERPRINT], job = job }
+      stage(staged, marked, job.id, job.h[FINGERPRINT], { h = job.after, job = job })
     else
       refused = refuse(refused, 'transition', i, job and compose(job))
     end
@@ -120,7 +121,7 @@ local function check(commit)
     local h = job and (job.after or job.h)
     if job and h[VERSION] == removal[2] then
       jobs[id] = job
-      staged[id] = { h = false, fingerprint = job.h[FINGERPRINT], job = job }
+      stage(staged, marked, id, job.h[FINGERPRINT], { h = false, job = job })
     else
       refused = refuse(refused, 'removal', i, job and compose(job))
     end
@@ -143,13 +144,13 @@ local function check(commit)
       found = id
       refused = refuse(refused, 'id', i, found_as(id, staged))
     elseif new[I_HOLD] then
-      found = holder(h[FINGERPRINT], new[I_HOLD], staged)
+      found = holder(h[FINGERPRINT], new[I_HOLD], staged, marked)
       if found then
         refused = refuse(refused, 'hold', i, found_as(found, staged))
       end
     end
     if not found and #inserts > 1 then
-      staged[id] = { h = h, fingerprint = h[FINGERPRINT], position = i - 1 }
+      stage(staged, marked, id, h[FINGERPRINT], { h = h, position = i - 1 })
     end
   end
   return refused, jobs

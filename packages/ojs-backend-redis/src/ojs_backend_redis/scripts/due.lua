@@ -4,7 +4,8 @@
 -- Result: a JSON array of the records.
 
 local found = {}
-for i, member in ipairs(call('ZRANGEBYSCORE', root .. 'wake', '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
-  found[i] = compose(load(string.sub(member, 13)))
+for _, member in ipairs(call('ZRANGEBYSCORE', root .. 'wake', '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
+  local job = load(string.sub(member, 13))
+  found[#found + 1] = job and compose(job)
 end
 return '[' .. concat(found, ',') .. ']'
