@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ssl import SSLError
+
 from redis import exceptions
 
 from ojs_core.errors import BackendUnavailableError, SettingsError
@@ -43,9 +45,20 @@ def code_of(error: Exception) -> str:
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
+def _is_tls(error: BaseException | None) -> bool:
+    """Return whether TLS is what failed, however deep it was wrapped."""
+    while error is not None and not isinstance(error, SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def unavailable(error: Exception) -> BackendUnavailableError:
     """Return what to raise for an error of the client or an error reply, its cause chained; it names no address."""
     message = _BY_CODE.get(code_of(error))
+    if message is None and _is_tls(error):
+        message = (
+            "Redis cannot be reached with TLS: its certificate is not trusted (SSL_CERT_FILE names those that are)."
+        )
     if message is None:
         message = next((text for kind, text in _MESSAGES if isinstance(error, kind)), "Redis refused the operation.")
     wrapped = BackendUnavailableError(message)

@@ -1,0 +1,79 @@
+"""Servers on Redis: whatever is killed, the servers or Redis itself, what was answered holds and happens once."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+
+import msgspec
+import pytest
+from tests.backends.redis.integrity import indexes_of, read_indexes, read_jobs
+from tests.crash.history import Store, summary, violations
+from tests.crash.load import CRON, Load
+from tests.servers.redis import RedisServer
+
+from ojs_core.job import encode_record
+
+SEED = 7
+PREFIX = "ojs"
+
+
+def read_store(redis, events, stats):
+    """Return what Redis has, having checked that its indexes say what its records say."""
+    jobs = read_jobs(redis, PREFIX)
+    indexes = read_indexes(redis, PREFIX)
+    sizes = {tuple(name.split(":")[:0:-1]): len(members) for name, members in indexes.items() if name.startswith("in:")}
+    return Store(
+        jobs={job.id: json.loads(encode_record(job)) for job in jobs},
+        workflows={
+            name.decode(): json.loads(msgspec.msgpack.decode(packed)[1])
+            for name, packed in redis.ask("HGETALL", f"{{{PREFIX}}}:flows").items()
+        },
+        counted=sizes,
+        integrity="ok" if indexes == indexes_of(jobs) else "the indexes are not those of the records",
+        events=events,
+        stats=stats,
+    )
+
+
+def kill_a_server(servers, redis, load, rng):  # noqa: ARG001 - as the others
+    victim = rng.choice(servers)
+    load.await_answers(rng.randint(30, 150), lambda: victim.signal(signal.SIGKILL))
+    assert victim.await_end() == -signal.SIGKILL
+    victim.start()
+
+
+def kill_redis(servers, redis, load, rng):  # noqa: ARG001 - as the others
+    load.await_answers(rng.randint(30, 150), redis.kill)
+    redis.start()
+
+
+def forget_scripts_and_connections(servers, redis, load, rng):  # noqa: ARG001 - as the others
+    def forget():
+        redis.ask("SCRIPT", "FLUSH")
+        redis.ask("CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal")
+
+    load.await_answers(rng.randint(30, 150), forget)
+
+
+@pytest.mark.timeout(180)
+def test_audit(make_server, make_client):
+    with RedisServer("valkey", ("--appendonly", "yes", "--appendfsync", "always")) as redis:
+        environ = {"OJS_BACKEND": "redis", "REDIS_URL": redis.url, "OJS_REDIS_TIMEOUT_MS": 2000}
+        servers = [make_server(**environ), make_server(**environ)]
+        for server in servers:
+            server.start()
+        client = make_client(servers[0])
+        client.ask("POST", "/ojs/v1/cron", {"name": "tick", **CRON})
+        rng = random.Random(SEED)  # noqa: S311 - nothing secret
+        with Load(servers, SEED * 1000).running() as load:
+            for fault in (kill_a_server, kill_redis, forget_scripts_and_connections, kill_redis, kill_a_server):
+                fault(servers, redis, load, rng)
+            load.await_answers(100)
+        client.close()
+        client.ask("DELETE", "/ojs/v1/cron/tick")
+        servers[1].stop()
+        store = load.settle(servers[0], lambda events, stats: read_store(redis, events, stats))
+        print(summary(load.history, store))  # noqa: T201 - shown with -s, and when it fails
+        assert violations(load.history, store) == []
