@@ -260,3 +260,17 @@ async def test_waiting_for_the_disk(make_server: MakeServer, make_backend: MakeB
     server.start()
     await until_it_works(backend)
     assert await read(backend, job.id) == job
+
+
+async def test_a_caller_who_leaves_amid_a_large_request(backend: RedisBackend) -> None:
+    """The request is sent whole all the same: the others share the connection."""
+    await insert_one(backend)
+    large = make_new(args=Raw(b'["' + b"x" * 5_000_000 + b'"]'))
+    first = asyncio.ensure_future(backend.commit([Commit(inserts=(large,))]))
+    others = [asyncio.ensure_future(backend.commit([Commit(inserts=(make_new(),))])) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    assert all(len(answers[0].inserted) == 1 for answers in await asyncio.gather(*others))
+    await insert_one(backend)  # behind it on the same connection
+    assert (await read(backend, large.job.id)).version == 1

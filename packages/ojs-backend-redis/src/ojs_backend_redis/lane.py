@@ -21,6 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Command = tuple[str | bytes | int, ...]
 Connect = Callable[[], Awaitable[AbstractConnection]]
+LARGE_BYTES = 32 * 1024
+"""Below it a request goes into the buffers at once."""
 
 
 class _Asked(NamedTuple):
@@ -94,6 +96,7 @@ class _Link:
 
     def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
         self._failed = False
+        self._large = 0
         self._connection = connection
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
@@ -109,17 +112,31 @@ class _Link:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """See `Lane.ask`."""
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        # Nothing is awaited between these two, so replies come in the order of the queue.
-        self._asked.append(_Asked(future, len(commands), self._loop.time() + self._timeout_s, []))
-        sending = self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        packed = self._connection.pack_commands(commands)
+        request = _Asked(self._loop.create_future(), len(commands), self._loop.time() + self._timeout_s, [])
+        if self._large or sum(map(len, packed)) > LARGE_BYTES:
+            # Sending may have to wait for Redis to take it. A caller who is cancelled then must not cut it off.
+            await asyncio.shield(self._loop.create_task(self._send_large(request, packed)))
+        else:
+            await self._send(request, packed)
+        return await request.future
+
+    async def _send_large(self, request: _Asked, packed: list[bytes]) -> None:
+        self._large += 1
+        try:
+            await self._send(request, packed)
+        finally:
+            self._large -= 1
+
+    async def _send(self, request: _Asked, packed: list[bytes]) -> None:
+        # Nothing is awaited before the bytes are on their way, so replies come in the order of the queue.
+        self._asked.append(request)
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_s, self._check_time)
         try:
-            await sending
+            await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             self.fail(error)
-        return await future
 
     async def _read(self) -> None:
         connection, asked = self._connection, self._asked
