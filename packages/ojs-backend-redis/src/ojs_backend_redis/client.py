@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from ojs_backend_redis.config import RedisConfig
 from ojs_backend_redis.errors import closed, unavailable
@@ -14,14 +14,12 @@ from ojs_backend_redis.route import Route
 from ojs_backend_redis.scripts import Script
 from ojs_core.errors import BackendUnavailableError
 
-_REDIRECTS_MAX = 3
-
 
 class Client:
-    """The connections of one server process: one for commits, one for claims, one for everything else.
+    """The connections of one server process: for commits, for claims, for other writes, and for reads.
 
     With durability an answer may wait for a disk or a replica, and Redis makes everything behind it on a connection
-    wait too; hence three.
+    wait too; hence several.
     """
 
     def __init__(self, config: RedisConfig) -> None:
@@ -33,7 +31,7 @@ class Client:
 
     def open(self) -> None:
         """Allow requests. Nothing is connected before the first one."""
-        self._lanes = {name: Lane(self.route.connect, self._timeout_s) for name in ("commit", "claim", "other")}
+        self._lanes = {name: Lane(self.route, self._timeout_s) for name in ("commit", "claim", "write", "read")}
 
     async def close(self) -> None:
         """Disconnect."""
@@ -48,11 +46,12 @@ class Client:
 
     async def write(self, script: Script, *arguments: str | bytes | int) -> Any:  # noqa: ANN401 - as the script says
         """Run a script that may change something, and wait for what the durability asks for; return its result."""
-        return await self._run(script, arguments, () if self._wait is None else (self._wait,))
+        lane = script.name if script.name in self._lanes else "write"
+        return await self._run(lane, script, arguments, () if self._wait is None else (self._wait,))
 
     async def read(self, script: Script, *arguments: str | bytes | int) -> Any:  # noqa: ANN401 - as the script says
         """Run a script that changes nothing, and return its result."""
-        return await self._run(script, arguments, ())
+        return await self._run("read", script, arguments, ())
 
     async def ask(self, *commands: Command) -> list[Any]:
         """Send plain commands in one trip and return their replies."""
@@ -64,15 +63,17 @@ class Client:
 
     async def ask_leniently(self, *commands: Command) -> list[Any]:
         """Send plain commands in one trip; an error reply is returned in its place."""
-        return await self._send("other", commands)
+        return await self._send("read", commands)
 
-    async def _run(self, script: Script, arguments: tuple[str | bytes | int, ...], behind: tuple[Command, ...]) -> Any:  # noqa: ANN401 - as the script says
+    async def _run(
+        self, lane: str, script: Script, arguments: tuple[str | bytes | int, ...], behind: tuple[Command, ...]
+    ) -> Any:  # noqa: ANN401 - as the script says
         command: Command = ("EVALSHA", script.digest, 1, self._key, *arguments)
-        result, *waited = await self._send(script.name, (command, *behind))
+        result, *waited = await self._send(lane, (command, *behind))
         if isinstance(result, NoScriptError):
             # Redis was restarted or told to forget. It has run nothing, so running it now is no repeat.
             command = ("EVAL", script.text, 1, self._key, *arguments)
-            result, *waited = await self._send(script.name, (command, *behind))
+            result, *waited = await self._send(lane, (command, *behind))
         if isinstance(result, Exception):
             raise unavailable(result)
         for reply in waited:
@@ -90,30 +91,13 @@ class Client:
             raise BackendUnavailableError(f"Redis has the change in memory, but not on {what} in time.")
 
     async def _send(self, lane_name: str, commands: Sequence[Command]) -> list[Any]:
-        lane = self._lanes.get(lane_name) or self._lanes.get("other")
+        lane = self._lanes.get(lane_name)
         if lane is None:
             raise closed()
         try:
-            replies = await lane.ask(commands)
-            for _ in range(_REDIRECTS_MAX):
-                if not self._misdirected(lane, replies[0]):
-                    break
-                replies = await lane.ask(commands)
+            return await lane.ask(commands)
         except (RedisError, OSError) as error:
             raise unavailable(error) from error
-        return replies
-
-    def _misdirected(self, lane: Lane, reply: Any) -> bool:  # noqa: ANN401 - whatever Redis says
-        """Return whether the request was not run, but for another server: that one is connected to next."""
-        if isinstance(reply, MovedError):
-            self.route.moved(f"{reply.host}:{reply.port}")
-            lane.drop()
-            return True
-        if isinstance(reply, ReadOnlyError):
-            # After a failover the old master may live on as a replica. Who is it now?
-            self.route.moved()
-            lane.drop()
-        return False
 
 
 def _wait_command(config: RedisConfig) -> Command | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -19,8 +19,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ojs_backend_redis.route import Route, Verdict
+
 Command = tuple[str | bytes | int, ...]
-Connect = Callable[[], Awaitable[AbstractConnection]]
+SERVERS_MAX = 4
+"""Servers that a request is sent to, one after the other, if each says that another one has the store."""
 LARGE_BYTES = 32 * 1024
 """Below it a request goes into the buffers at once."""
 
@@ -35,8 +38,8 @@ class _Asked(NamedTuple):
 class Lane:
     """Connects when first asked, and anew after the connection was lost."""
 
-    def __init__(self, connect: Connect, timeout_s: float) -> None:
-        self._connect = connect
+    def __init__(self, route: Route, timeout_s: float) -> None:
+        self._route = route
         self._timeout_s = timeout_s
         self._link: _Link | None = None
         self._connecting: asyncio.Task[_Link] | None = None
@@ -46,10 +49,20 @@ class Lane:
 
         Raises `redis.exceptions.ConnectionError` or `TimeoutError` if no answer came: the commands may have been run.
         """
-        link = self._link
-        if link is None or link.broken:
-            link = await self._connected()
-        return await link.ask(commands)
+        replies: list[Any] = []
+        for _ in range(SERVERS_MAX):
+            link = self._link
+            if link is None or link.broken:
+                link = await self._connected()
+            replies = await link.ask(commands)
+            verdict = self._route.judge(replies[0])
+            if verdict is not Verdict.STAY and link is self._link:
+                # What else is under way on it is still answered; those requests will see for themselves.
+                self._link = None
+                link.retire()
+            if verdict is not Verdict.ELSEWHERE:
+                break
+        return replies
 
     async def _connected(self) -> _Link:
         """Connect, once for all who wait for it."""
@@ -67,19 +80,13 @@ class Lane:
     async def _open(self) -> _Link:
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = await self._connect()
+                connection = await self._route.connect()
         except TimeoutError as error:
             raise RedisTimeoutError("no connection in time") from error
         except OSError as error:
             raise RedisConnectionError(str(error)) from error
         self._link = _Link(connection, self._timeout_s)
         return self._link
-
-    def drop(self) -> None:
-        """End the connection; the next request opens another."""
-        if self._link is not None:
-            self._link.fail(RedisConnectionError("connection dropped"))
-            self._link = None
 
     async def close(self) -> None:
         """Disconnect. What is under way is not waited for."""
@@ -96,6 +103,7 @@ class _Link:
 
     def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
         self._failed = False
+        self._retired = False
         self._large = 0
         self._connection = connection
         self._timeout_s = timeout_s
@@ -154,6 +162,8 @@ class _Link:
                     asked.popleft()
                     if not request.future.done():  # else the caller was cancelled
                         request.future.set_result(request.replies)
+                    if self._retired and not asked:
+                        raise RedisConnectionError("connection left")
         except (RedisError, OSError) as error:
             self.fail(error)
 
@@ -167,6 +177,12 @@ class _Link:
             self.fail(RedisTimeoutError("no reply in time"))
         else:
             self._watch = self._loop.call_later(left, self._check_time)
+
+    def retire(self) -> None:
+        """End the connection as soon as nobody waits for a reply any more."""
+        self._retired = True
+        if not self._asked:
+            self.fail(RedisConnectionError("connection left"))
 
     def fail(self, error: Exception) -> None:
         """End the connection, and tell all who wait that no reply will come."""

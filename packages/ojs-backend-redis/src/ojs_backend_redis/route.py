@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, RedisError
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ojs_backend_redis.config import Address, RedisConfig, Target
 
 _CLIENT_NAME = "ojs-server"
+
+
+class Verdict(Enum):
+    """Whether a server is the one to ask."""
+
+    STAY = "stay"
+    LEAVE = "leave"
+    """It is not any more; it has refused the request."""
+    ELSEWHERE = "elsewhere"
+    """It is not any more; it has not run the request, which is to be sent to another."""
 
 
 class Route:
@@ -42,12 +53,16 @@ class Route:
             return await self._connect_owner()
         return await self._dial(target.addresses[0])
 
-    def moved(self, where: str | None = None) -> None:
-        """Take note that the server last connected to has not got the store any more; `where` it is (`host:port`)."""
-        self._owner = None
-        if where is not None:
-            host, _, port = where.rpartition(":")
-            self._owner = Address(host, int(port)) if host else None
+    def judge(self, reply: Any) -> Verdict:  # noqa: ANN401 - whatever Redis says
+        """Return what a reply says of the server that gave it; the next connection goes where it points to."""
+        if isinstance(reply, MovedError):
+            self._owner = Address(reply.host, reply.port)
+            return Verdict.ELSEWHERE
+        if isinstance(reply, ReadOnlyError):
+            # After a failover the old master may live on as a replica. Who is it now?
+            self._owner = None
+            return Verdict.LEAVE
+        return Verdict.STAY
 
     async def _connect_owner(self) -> AbstractConnection:
         owner = self._owner or await self._ask_nodes()
