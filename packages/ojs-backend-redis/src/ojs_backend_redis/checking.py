@@ -108,8 +108,8 @@ async def warnings(client: Client, config: RedisConfig) -> list[str]:
         )
     elif not facts.aof:
         found.append(
-            "Only snapshots are on: a crash of Redis loses every change since the last one, minutes at worst. Set "
-            "'appendonly yes' in its configuration."
+            "Only snapshots are on: a crash of Redis loses every change since the last one, an hour of them if there "
+            "were few. Set 'appendonly yes' in its configuration."
         )
     wanted = config.durability.replicas
     if wanted > facts.replicas:

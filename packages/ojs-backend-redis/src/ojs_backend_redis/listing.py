@@ -78,7 +78,9 @@ class Lister:
         rows = page[: query.limit]
         jobs = await self._read([job_id for _, job_id in rows])
         cursor = encode_cursor(rows[-1]) if len(page) > query.limit else None
-        return JobPage(jobs=tuple(job for job in jobs if job is not None), total=total, next_cursor=cursor)
+        # Between the two trips a job may have moved on, or gone.
+        found = tuple(job for job in jobs if job is not None and job_matches(job, query))
+        return JobPage(jobs=found, total=total, next_cursor=cursor)
 
     async def _counts(self, indexes: Sequence[str], least: str, most: str) -> list[int]:
         """Return how many members of each index lie between two instants."""
