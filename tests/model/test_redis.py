@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+from tests.backends.redis.integrity import check_integrity
 from tests.servers.redis import RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
@@ -13,8 +14,18 @@ from ojs_backend_redis.config import RedisConfig, parse_url
 from ojs_core.testing.model import model_test_case
 
 _urls: list[str] = []
+
+
+class CheckedBackend(RedisBackend):
+    """At the end of each sequence its indexes are compared with its records."""
+
+    async def close(self) -> None:
+        await check_integrity(self)
+        await super().close()
+
+
 TestRedis = model_test_case(
-    lambda: RedisBackend(RedisConfig(target=parse_url(_urls[0]), prefix=f"model-{os.getpid()}"))
+    lambda: CheckedBackend(RedisConfig(target=parse_url(_urls[0]), prefix=f"model-{os.getpid()}"))
 )
 
 

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from typing import Any
-
-from tests.servers.redis import RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
-from ojs_backend_redis.config import RedisConfig, parse_url
 from ojs_backend_redis.layout import encode_text
-from ojs_core.backend import JobQuery
 from ojs_core.job import Job, JobState
 
 INDEXES = ("ready:", "in:", "held:", "mark:", "wake", "dead")
-ALL = 1_000_000
 
 
-def read_jobs(server: RedisServer, prefix: str) -> list[Job]:
-    """Read every record of a store."""
-
-    async def read() -> list[Job]:
-        backend = RedisBackend(RedisConfig(target=parse_url(server.url), prefix=prefix))
-        await backend.open()
-        try:
-            with server.client() as client:
-                ids = [key.decode().rpartition(":")[2] for key in client.scan_iter(f"{{{prefix}}}:j:*", count=1000)]
-            listed = await backend.list_jobs(JobQuery(limit=ALL))
-            found = [job for job in await backend.get_jobs(ids) if job is not None]
-        finally:
-            await backend.close()
-        assert sorted(job.id for job in listed.jobs) == sorted(ids)
-        return found
-
-    return asyncio.run(read())
+async def check_integrity(backend: RedisBackend) -> list[Job]:
+    """Fail if an index is not the one that belongs to the records; return the records."""
+    names = await _names(backend)
+    ids = [name.removeprefix("j:") for name in names if name.startswith("j:")]
+    jobs = [job for job in await backend.get_jobs(ids) if job is not None]
+    assert len(jobs) == len(ids)
+    indexes = [name for name in names if name.startswith(INDEXES)]
+    assert {name: await read_index(backend, name) for name in indexes} == indexes_of(jobs)
+    return jobs
 
 
 def indexes_of(jobs: list[Job]) -> dict[str, dict[str, int]]:
@@ -56,14 +41,13 @@ def indexes_of(jobs: list[Job]) -> dict[str, dict[str, int]]:
     return dict(made)
 
 
-def read_indexes(server: RedisServer, prefix: str) -> dict[str, dict[str, int]]:
-    """Read the indexes that a store has."""
-    root = f"{{{prefix}}}:"
-    found: dict[str, dict[str, int]] = {}
-    with server.client() as client:
-        for key in client.scan_iter(f"{root}*", count=1000):
-            name = key.decode().removeprefix(root)
-            if name.startswith(INDEXES):
-                pairs: Any = client.zrange(key, 0, -1, withscores=True)
-                found[name] = {member.decode(): int(score) for member, score in pairs}
-    return found
+async def read_index(backend: RedisBackend, name: str) -> dict[str, int]:
+    """Return an index as it is: member -> score."""
+    [pairs] = await backend._client.ask(("ZRANGE", backend._root + name, 0, -1, "WITHSCORES"))  # noqa: SLF001 - to look behind it
+    return {member.decode(): int(score) for member, score in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+async def _names(backend: RedisBackend) -> list[str]:
+    """Return the keys of the store, without its prefix."""
+    [keys] = await backend._client.ask(("KEYS", f"{backend._root}*"))  # noqa: SLF001 - to look behind it
+    return [key.decode().removeprefix(backend._root) for key in keys]  # noqa: SLF001 - to look behind it
