@@ -42,6 +42,7 @@ class Lane:
         self._route = route
         self._timeout_s = timeout_s
         self._link: _Link | None = None
+        self._left: list[_Link] = []
         self._connecting: asyncio.Task[_Link] | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -59,6 +60,7 @@ class Lane:
             if verdict is not Verdict.STAY and link is self._link:
                 # What else is under way on it is still answered; those requests will see for themselves.
                 self._link = None
+                self._left = [*(other for other in self._left if not other.broken), link]
                 link.retire()
             if verdict is not Verdict.ELSEWHERE:
                 break
@@ -92,8 +94,9 @@ class Lane:
         """Disconnect. What is under way is not waited for."""
         if self._connecting is not None:
             self._connecting.cancel()
-        link, self._link = self._link, None
-        if link is not None:
+        links = self._left if self._link is None else [*self._left, self._link]
+        self._link, self._left = None, []
+        for link in links:
             link.fail(RedisConnectionError("connection closed"))
             await link.ended()
 
