@@ -106,13 +106,13 @@ async def test_many_changes_of_many_callers_are_a_few_trips(backend: RedisBacken
     """What nobody asked to be one step lets others in between; one commit of any size is one step."""
     news = [make_new() for _ in range(250)]
     _, spent = await meter.count(backend.commit([Commit(inserts=(new,)) for new in news]))
-    assert trips(spent) == 3
+    assert trips(spent) == 2
     commits = [Commit(inserts=(make_new(),)), Commit(inserts=tuple(make_new() for _ in range(500))), Commit()]
     _, spent = await meter.count(backend.commit(commits))
     assert trips(spent) == 3
     answers, spent = await meter.count(backend.claim([make_claim(count=40) for _ in range(20)]))
     assert [len(answer.jobs) for answer in answers] == [40] * 18 + [31, 0]
-    assert trips(spent) == 7
+    assert trips(spent) == 4
 
 
 async def test_every_read_is_one_trip(backend: RedisBackend, meter: Meter) -> None:

@@ -66,7 +66,7 @@ STATES = tuple(state.value for state in JobState)
 MINUTE_MS = 60_000
 HOUR_MINUTES = 60
 DELETED_AT_ONCE = 1000
-JOBS_AT_ONCE = 100
+JOBS_AT_ONCE = 200
 """Jobs that one script changes, if they are not one commit: between two scripts everybody else is served."""
 READ_AT_ONCE = 500
 """Records that one script reads, for the same reason."""
