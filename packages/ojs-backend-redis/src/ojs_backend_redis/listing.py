@@ -140,9 +140,10 @@ class Lister:
             firsts = await self._seek(indexes, keys[-1])
 
     async def _read(self, job_ids: Sequence[str]) -> list[Job | None]:
-        if not job_ids:
-            return []
-        return decode_found(await self._client.read(scripts.READ, *job_ids))
+        found: list[Job | None] = []
+        for first in range(0, len(job_ids), READ_MAX):
+            found += decode_found(await self._client.read(scripts.READ, *job_ids[first : first + READ_MAX]))
+        return found
 
 
 def _is_indexed(query: JobQuery) -> bool:
