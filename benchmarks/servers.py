@@ -127,9 +127,11 @@ class Servers:
         environ = {**self._environ, "OJS_PORT": str(port), "OJS_BACKEND": self._backend, "OJS_LOG_LEVEL": "warning"}
         if self._backend == "sqlite":
             environ["OJS_SQLITE_PATH"] = str(self.folder / f"{self._count}.db")
-        if self._backend == "postgres":
+        elif self._backend == "postgres":
             # A new schema in the database that `--env DATABASE_URL=` names. It stays behind, to be looked at.
             environ["OJS_POSTGRES_SCHEMA"] = f"bench_{os.getpid()}_{self._count}"
+        elif self._backend == "redis":
+            environ["OJS_REDIS_PREFIX"] = f"bench-{os.getpid()}-{self._count}"
         environ |= self._added
         log = self.folder / f"{self._count}.log"
         spawned_at = perf_counter()

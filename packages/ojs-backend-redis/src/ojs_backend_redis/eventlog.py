@@ -1,0 +1,124 @@
+"""The event log: a stream whose entries hold what an event needs; the event itself is made when it is read.
+
+The id of an entry, which Redis makes ascending, is the event's number: its millisecond, then its count within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ojs_core.backend import EventPage, EventQuery
+from ojs_core.events import Event, EventDraft, job_event
+from ojs_core.ids import event_id
+from ojs_core.job import Job, JobState
+from ojs_core.paging import decode_event_id, event_matches
+
+COUNT_BITS = 20
+"""A million events in one millisecond."""
+_COUNT_MASK = (1 << COUNT_BITS) - 1
+READ_MAX = 1000
+"""Entries read in one trip."""
+
+ReadEntries = Callable[[str, int], Awaitable[list[Any]]]
+"""(after this id, exclusive; at most) -> entries of the stream."""
+
+
+class _JobRow(Struct, array_like=True):
+    at: int
+    type: str
+    job_id: str
+    queue: str
+    job_type: str
+    state: JobState
+    attempt: int
+    priority: int
+    worker_id: str | None
+    started_at: int | None
+    lease_expires_at: int | None
+    workflow_id: str | None
+    trace_id: str | None
+    facts: dict[str, Any]
+
+
+class _Row(Struct, array_like=True):
+    at: int
+    type: str
+    subject: str
+    queue: str | None
+    job_type: str | None
+    data: Raw
+
+
+_decode_job_row = msgspec.json.Decoder(_JobRow).decode
+_decode_row = msgspec.json.Decoder(_Row).decode
+_NO_ARGS, _NO_META = Raw(b"[]"), Raw(b"{}")
+
+
+async def list_events(read: ReadEntries, query: EventQuery) -> EventPage:
+    """Return one page, oldest first. Raises `InvalidRequestError` for an `after` that is not the id of an event."""
+    after = "-" if query.after is None else "(" + _entry_id(decode_event_id(query.after))
+    filtered = bool(query.types or query.queues or query.job_types)
+    # One more than asked for tells whether more match.
+    wanted = query.limit + 1
+    found: list[Event] = []
+    while True:
+        size = READ_MAX if filtered else min(READ_MAX, wanted - len(found))
+        entries = await read(after, size)
+        for entry_id, fields in entries:
+            event = _event(entry_id, fields)
+            if event_matches(event, query):
+                found.append(event)
+                if len(found) == wanted:
+                    return EventPage(tuple(found[: query.limit]), has_more=True)
+        if len(entries) < size:
+            return EventPage(tuple(found))
+        after = "(" + entries[-1][0].decode()
+
+
+def _entry_id(number: int) -> str:
+    return f"{number >> COUNT_BITS}-{number & _COUNT_MASK}"
+
+
+def _event(entry_id: bytes, fields: list[bytes]) -> Event:
+    kind, body = fields
+    at_ms, count = entry_id.split(b"-")
+    number = int(at_ms) << COUNT_BITS | int(count)
+    if kind == b"job":
+        row = _decode_job_row(body)
+        event = _join(row)
+        return msgspec.structs.replace(event, id=event_id(row.at, number))
+    other = _decode_row(body)
+    return Event(
+        id=event_id(other.at, number),
+        type=other.type,
+        at=other.at,
+        subject=other.subject,
+        queue=other.queue,
+        job_type=other.job_type,
+        data=other.data,
+    )
+
+
+def _join(row: _JobRow) -> Event:
+    """Join what the decision knew with the job, as core does it."""
+    trace = {} if row.trace_id is None else {"trace_id": row.trace_id}
+    job = Job(
+        id=row.job_id,
+        type=row.job_type,
+        queue=row.queue,
+        args=_NO_ARGS,
+        meta=Raw(msgspec.json.encode(trace)) if trace else _NO_META,
+        state=row.state,
+        created_at=row.at,
+        attempt=row.attempt,
+        priority=row.priority,
+        worker_id=row.worker_id,
+        started_at=row.started_at,
+        lease_expires_at=row.lease_expires_at,
+        workflow_id=row.workflow_id,
+    )
+    return job_event(EventDraft(row.type, row.facts), job, row.at)

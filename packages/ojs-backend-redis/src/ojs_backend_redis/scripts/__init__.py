@@ -1,0 +1,46 @@
+"""The scripts, one per file: what each does, its arguments with their units, what it returns, and the text.
+
+`common.lua` stands in front of each. Redis keeps a script by the SHA-1 of its text, so servers of different versions
+do not disturb each other.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    """A script: its name, its text, and the digest by which Redis knows it."""
+
+    name: str
+    text: str
+    digest: str
+
+
+def _read(name: str) -> str:
+    return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
+
+
+COMMON = _read("common")
+
+
+def _load(name: str) -> Script:
+    text = f"{COMMON}\n{_read(name)}"
+    return Script(name, text, sha1(text.encode()).hexdigest())  # noqa: S324 - that is how Redis names scripts
+
+
+COMMIT = _load("commit")
+CLAIM = _load("claim")
+BEAT = _load("beat")
+READ = _load("read")
+DUE = _load("due")
+VERSIONED = _load("versioned")
+PAUSE = _load("pause")
+WORKERS = _load("workers")
+DIRECT = _load("direct")
+FORGET = _load("forget")
+PRUNE = _load("prune")
+STATS = _load("stats")
+SEEK = _load("seek")

@@ -1,0 +1,124 @@
+"""When another server takes over: sentinels promote a replica, a cluster moves the store, a node dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tests.backends.redis.conftest import MakeBackend
+from tests.servers.redis import PATIENCE_S, RedisCluster, RedisServer
+
+from ojs_backend_redis.backend import RedisBackend
+from ojs_core.errors import BackendUnavailableError
+from ojs_core.testing.contract.doorbell import Bell
+from ojs_core.testing.contract.steps import claim_ids, insert, insert_one, read
+from ojs_core.testing.factories import make_new
+
+MakeServer = Callable[..., RedisServer]
+TIMEOUT_MS = 500
+
+
+async def until_stored(backend: RedisBackend) -> str:
+    """Insert jobs until one is stored; return its id."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                return (await insert_one(backend, queue="after")).id
+            except BackendUnavailableError:
+                await asyncio.sleep(0)
+
+
+def until_synced(master: RedisServer) -> None:
+    """Wait until the replica has everything."""
+    with master.client(single_connection_client=True) as client:
+        client.set("last", "write")  # what WAIT waits for is the last write of its own connection
+        while client.execute_command("WAIT", 1, 1000) != 1:
+            pass
+
+
+@pytest.fixture
+def sentinels(make_server: MakeServer) -> tuple[RedisServer, RedisServer, RedisServer]:
+    """A master, its replica, and a sentinel that watches them."""
+    quick = ("--repl-diskless-sync-delay", "0")
+    master = make_server("valkey", *quick)
+    replica = make_server("valkey", *quick, "--replicaof", f"127.0.0.1 {master.port}")
+    sentinel = make_server("valkey", sentinel=True)
+    sentinel.ask("SENTINEL", "MONITOR", "jobs", "127.0.0.1", master.port, 1)
+    sentinel.ask("SENTINEL", "SET", "jobs", "down-after-milliseconds", 500)
+    until_synced(master)
+    with sentinel.client() as client:
+        while int(client.sentinel_master("jobs")["num-slaves"]) < 1:
+            pass
+    return master, replica, sentinel
+
+
+async def test_sentinels_promote_a_replica(
+    sentinels: tuple[RedisServer, RedisServer, RedisServer], make_backend: MakeBackend
+) -> None:
+    """The server finds the new master by itself, and goes on hearing of work."""
+    master, replica, sentinel = sentinels
+    url = f"redis+sentinel://127.0.0.1:{sentinel.port}/jobs"
+    backend = await make_backend(url, prefix="s", timeout_ms=TIMEOUT_MS)
+    other = await make_backend(url, prefix="s", timeout_ms=TIMEOUT_MS)
+    before = await insert(backend, *(make_new() for _ in range(5)))
+    until_synced(master)
+    bell = Bell(other)
+    master.kill()
+    with pytest.raises(BackendUnavailableError):
+        await insert_one(backend)
+    after = await until_stored(backend)
+    assert replica.ask("ROLE")[0] in (b"master", "master")
+    assert await claim_ids(backend, count=5) == [job.id for job in before]
+    assert await claim_ids(other, "after") == [after]
+    await bell.expect("after")
+
+
+async def test_sentinels_that_know_no_such_master(
+    sentinels: tuple[RedisServer, RedisServer, RedisServer], make_backend: MakeBackend
+) -> None:
+    with pytest.raises(BackendUnavailableError, match="cannot be reached"):
+        await make_backend(f"redis+sentinel://127.0.0.1:{sentinels[2].port}/others")
+
+
+async def test_a_slot_moves_to_another_node(shared_cluster: RedisCluster, make_backend: MakeBackend) -> None:
+    """The next request follows it; nobody is told of an error, and nothing is lost."""
+    backend = await make_backend(shared_cluster.url, prefix="moving")
+    other = await make_backend(shared_cluster.url, prefix="moving")
+    jobs = await insert(backend, *(make_new() for _ in range(30)))
+    await claim_ids(backend, count=3)
+    owner = shared_cluster.owner("{moving}:store")
+    target = next(node for node in shared_cluster.nodes if node is not owner)
+    shared_cluster.move_slot("{moving}:store", target)
+    assert shared_cluster.owner("{moving}:store") is target
+    for job in jobs:
+        assert (await read(backend, job.id)).id == job.id
+    bell = Bell(other)
+    # Many at once, on connections that still go to the old node.
+    reads = asyncio.gather(*(other.get_jobs([job.id]) for job in jobs))
+    assert await claim_ids(other) == [job.id for job in jobs[3:]]
+    assert [found[0].id for found in await reads] == [job.id for job in jobs]
+    await insert_one(backend, queue="heard")
+    await bell.expect("heard")
+    shared_cluster.move_slot("{moving}:store", owner)
+    await insert_one(backend)
+    shared_cluster.flush()
+
+
+async def test_only_the_node_that_is_down_is_missed(make_backend: MakeBackend) -> None:
+    """A store on another node is served on, from whatever node the URL names first."""
+    with RedisCluster() as cluster:
+        for node in cluster.nodes:
+            node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        prefixes = {}
+        for n in range(100):
+            prefixes.setdefault(cluster.owner(f"{{p{n}}}:store").port, f"p{n}")
+        first, second, _ = cluster.nodes
+        there = await make_backend(cluster.url, prefix=prefixes[second.port], timeout_ms=TIMEOUT_MS)
+        gone = await make_backend(cluster.url, prefix=prefixes[first.port], timeout_ms=TIMEOUT_MS)
+        first.kill()
+        with pytest.raises(BackendUnavailableError):
+            await insert_one(gone)
+        job = await insert_one(there)
+        late = await make_backend(cluster.url, prefix=prefixes[second.port])
+        assert await claim_ids(late) == [job.id]

@@ -1,0 +1,68 @@
+"""Many jobs at once: Redis serves everybody else in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tests.backends.redis.conftest import MakeBackend
+from tests.servers.redis import RedisServer
+
+from ojs_backend_redis.backend import RedisBackend
+from ojs_core.backend import Commit, EventQuery, JobQuery
+from ojs_core.job import JobState
+from ojs_core.lifecycle import plan_promote
+from ojs_core.testing.clock import NOW
+from ojs_core.testing.contract.steps import claim_ids, counts, insert, insert_one
+from ojs_core.testing.factories import make_new
+
+LONGEST_US = 250_000
+"""No script takes longer, on a machine that is busy with other things; on its own it is a few milliseconds."""
+PER_LOOK = 500
+"""Jobs that core handles at once."""
+
+
+async def test_many_jobs_due_at_once(make_server: Callable[..., RedisServer], make_backend: MakeBackend) -> None:
+    """They are promoted a few at a time, in order; no script holds Redis up, however many are still due."""
+    jobs = 10_000
+    server = make_server()
+    backend = await make_backend(server.url, prefix="scale")
+    other = await make_backend(server.url, prefix="scale")
+    server.ask("CONFIG", "SET", "slowlog-log-slower-than", LONGEST_US)
+    for _ in range(jobs // 1000):
+        await insert(backend, *(make_new(JobState.SCHEDULED, scheduled_at=NOW, queue="due") for _ in range(1000)))
+    server.ask("SLOWLOG", "RESET")
+    promoted = 0
+
+    async def promote() -> None:
+        nonlocal promoted
+        while due := await backend.due_jobs(NOW, PER_LOOK):
+            assert len(due) <= PER_LOOK
+            await backend.commit([Commit(transitions=(plan_promote(job, NOW),)) for job in due])
+            promoted += len(due)
+
+    async def work() -> int:
+        served = 0
+        while promoted < jobs:
+            job = await insert_one(other)
+            assert await claim_ids(other) == [job.id]
+            await other.list_jobs(JobQuery(limit=50))
+            await other.list_events(EventQuery(limit=50))
+            served += 1
+        return served
+
+    _, served = await asyncio.gather(promote(), work())
+    assert served > 1, "everybody else had to wait until all were promoted"
+    assert await counts(other, "due") == {"available": jobs}
+    assert server.ask("SLOWLOG", "LEN") == 0
+
+
+async def test_events_are_pruned_a_few_at_a_time(backend: RedisBackend) -> None:
+    """By number and by age, from the front, as many as asked for."""
+    for n in range(20):
+        await insert(backend, *(make_new(created_at=NOW + n) for _ in range(1000)))
+    assert await backend.prune_events(NOW, 15_000, 5000) == 5000
+    assert await backend.prune_events(NOW + 10, 15_000, 5000) == 5000
+    assert await backend.prune_events(NOW + 10, 15_000, 5000) == 0
+    [oldest] = (await backend.list_events(EventQuery(limit=1))).events
+    assert oldest.at == NOW + 10
