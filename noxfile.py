@@ -25,11 +25,7 @@ PACKAGES = [str(folder.parent) for folder in sorted(Path("packages").glob("*/pyp
 DIST = Path("dist")
 SMOKE_CASES = "tests/smoke"
 NO_SERVER_PASSES = "L1-RTR-014=expects error types that its own requests never name"
-PLACES = [
-    word
-    for index in range(3)
-    for word in ("--defect-at", "L1-RTR-014", "step-8", f"$.job.errors[{index}].type")
-]
+PLACES = [word for index in range(3) for word in ("--defect-at", "L1-RTR-014", "step-8", f"$.job.errors[{index}].type")]
 """Where that case may fail, and nowhere else."""
 XDIST = ("-n", "auto")
 OLDEST_NATS = "2.10.25"
