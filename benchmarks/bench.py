@@ -23,6 +23,7 @@ from time import perf_counter
 
 from phases import Load, Phase, loading, merged
 from report import Report, Target, machine, percentile
+
 from servers import CEILING, Server, ServerFailedError, Servers
 
 BATCH_TARGET = 15.0

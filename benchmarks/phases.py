@@ -22,6 +22,7 @@ from client import (
     enqueue_request,
     fetch_request,
 )
+
 from servers import Server
 
 BATCH = 100

@@ -6,6 +6,8 @@ import os
 
 from hypothesis import settings
 
+pytest_plugins = ["tests.servers.nats_fixtures"]
+
 # A developer's own settings must not change what is tested, nor reach a server that a test starts.
 for name in [name for name in os.environ if name.startswith("OJS_")]:
     del os.environ[name]
