@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,9 @@ import pytest
 
 PATIENCE_S = 30
 """Longest wait for a server to answer; a busy machine is slow."""
+
+
+OK = 200
 
 
 def find_binary() -> str:
@@ -49,7 +54,8 @@ class NatsServer:
     def __init__(
         self, folder: Path, *options: str, binary: str | None = None, port: int | None = None, jetstream: str = ""
     ) -> None:
-        self.port = port or free_ports(1)[0]
+        self.port, self._monitor = free_ports(2)
+        self.port = port or self.port
         self.folder = folder
         self._binary = binary or find_binary()
         self._options = options
@@ -70,6 +76,7 @@ class NatsServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = (
             f'listen: "127.0.0.1:{self.port}"',
+            f'http: "127.0.0.1:{self._monitor}"',
             f'jetstream {{ store_dir: "{self.folder / "data"}"\n{self._jetstream}\n}}',
             *self._options,
         )
@@ -89,13 +96,9 @@ class NatsServer:
         assert self._process is not None, "not started"
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            try:
-                with contextlib.closing(socket.create_connection(("127.0.0.1", self.port), timeout=1)) as client:
-                    client.settimeout(PATIENCE_S)
-                    if client.recv(4) == b"INFO":
-                        return
-            except OSError:
-                pass
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                if urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/healthz", timeout=1).status == OK:
+                    return
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.02)
             if self._process.returncode is not None or time.monotonic() > deadline:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.servers.nats import NatsServer
+from tests.servers.nats import NatsServer, make_cluster, start_all
 
 from ojs_backend_nats.backend import NATSBackend
 from ojs_backend_nats.config import NATSConfig
@@ -22,6 +22,15 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server = NatsServer(tmp_path_factory.mktemp("nats")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NatsServer]]:
+    servers = make_cluster(tmp_path_factory.mktemp("cluster"))
+    start_all(servers)
+    yield servers
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture

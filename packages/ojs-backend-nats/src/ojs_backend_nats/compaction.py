@@ -106,6 +106,9 @@ def _copy(draft: Draft, entries: list[tuple[int, Entry]]) -> None:
         for chunk in (*([entry.chunk] if entry.chunk else []), *entry.moved_chunks):
             if draft.index.events.is_at(chunk.first, sequence):
                 draft.moved_chunks.append(chunk)
+    if draft.moved_chunks:
+        # Of the first of them, some events may be pruned; what says so is removed, too.
+        draft.prune(draft.index.events.begin)
 
 
 def _copy_jobs(draft: Draft, sequence: int, entry: Entry) -> None:

@@ -64,10 +64,18 @@ class EventLog:
             self._kept -= len(self._texts.pop(first))
         return span.size
 
-    def move(self, first: int, sequence: int) -> None:
-        """Note that the events from `first` on have been copied to another entry."""
-        place = self._place(first)
-        self._spans[place] = msgspec.structs.replace(self._spans[place], sequence=sequence)
+    def move(self, chunk: Chunk, sequence: int) -> int:
+        """Note that events have been copied to another entry; return the size of those not known before, in bytes."""
+        place = self._place(chunk.first)
+        if place >= 0 and self._spans[place].first == chunk.first:
+            self._spans[place] = msgspec.structs.replace(self._spans[place], sequence=sequence)
+            return 0
+        # Whoever begins to read here has not seen the entry that was copied from.
+        span = Span(chunk.first, chunk.count, chunk.latest, sequence, len(bytes(chunk.events)))
+        self._spans.insert(place + 1, span)
+        self._firsts.insert(place + 1, span.first)
+        self.total += span.count
+        return span.size
 
     def is_at(self, first: int, sequence: int) -> bool:
         """Return whether the events from `first` on are in the log, and in that entry."""

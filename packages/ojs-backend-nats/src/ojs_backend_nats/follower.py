@@ -89,9 +89,10 @@ class Follower:
 
     async def last(self) -> int:
         """Return the sequence of the stream's last message. Raises `BackendUnavailableError`."""
+        position = self.index.position
         info = await self.info()
         self.log_bytes = info.state.size
-        if info.created != self._created or info.state.last < self.index.position:
+        if info.created != self._created or info.state.last < position:
             self.doubt()
             await self.ready()
         return info.state.last
@@ -150,13 +151,13 @@ class Follower:
         await self.reach(info.state.last)
 
     async def _is_continued(self, info: StreamInfo) -> bool:
-        position = self.index.position
+        position, by = self.index.position, self._last_by
         if position > info.state.last:
             return False
         if position < info.state.first:
             return position == info.state.last  # empty, and we have seen the end of it
         message = await self._stream.read(position)
-        return message is not None and message.by == self._last_by
+        return message is not None and message.by == by
 
     async def _rebuild(self, info: StreamInfo) -> None:
         self.index.clear()

@@ -170,14 +170,14 @@ class Index:
             if head.state is JobState.AVAILABLE:
                 woken.add(head.queue)
         for place, text in enumerate(entry.moved_jobs):
-            self._move_job(decode_head(text).id, Location(sequence, -1 - place))
+            self._move_job(decode_head(text), bytes(text), Location(sequence, -1 - place))
         self._apply_tables(entry, sequence, woken)
         for minute in entry.minutes:
             self._put_minute(minute, sequence)
         if entry.chunk is not None:
             self.live_bytes += self.events.add(entry.chunk, sequence)
         for chunk in entry.moved_chunks:
-            self.events.move(chunk.first, sequence)
+            self.live_bytes += self.events.move(chunk, sequence)
         if entry.events_from:
             self.live_bytes -= self.events.prune(entry.events_from)
         return woken
@@ -248,8 +248,13 @@ class Index:
             if not held:
                 del self.holders[key]
 
-    def _move_job(self, job_id: str, location: Location) -> None:
-        self.rows[job_id].location = location
+    def _move_job(self, head: Head, text: bytes, location: Location) -> None:
+        row = self.rows.get(head.id)
+        if row is not None:
+            row.location = location
+        else:
+            # Whoever begins to read here has not seen the record that was copied.
+            self._put_job(head, text, location)
 
     # Executions.
 
