@@ -25,7 +25,10 @@ OK = 200
 
 
 def find_binary() -> str:
-    """Return the path of `nats-server`, or what NATS_SERVER_BINARY says. Skips the test where there is none, or fails it where CI is set."""
+    """Return the path of `nats-server`: NATS_SERVER_BINARY, or the installed one.
+
+    Where there is none, the test is skipped, or fails where CI is set.
+    """
     beside = Path(sys.executable).parent / "nats-server"
     found = os.environ.get("NATS_SERVER_BINARY") or (str(beside) if beside.exists() else shutil.which("nats-server"))
     if found is None:
@@ -78,6 +81,7 @@ class NatsServer:
             f'listen: "127.0.0.1:{self.port}"',
             f'http: "127.0.0.1:{self._monitor}"',
             f'jetstream {{ store_dir: "{self.folder / "data"}"\n{self._jetstream}\n}}',
+            'lame_duck_grace_period: "200ms"',
             *self._options,
         )
         config = self.folder / "nats.conf"
@@ -105,8 +109,17 @@ class NatsServer:
                 log = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
                 pytest.fail(f"nats-server did not start:\n{log[-2000:]}")
 
+    def pause(self) -> None:
+        """Stop it from running, and wait until it has stopped."""
+        self.signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Let it run on."""
+        self.signal(signal.SIGCONT)
+
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, such as SIGSTOP, SIGCONT, or SIGUSR2 (lame duck)."""
+        """Send a signal, such as SIGUSR2 (lame duck)."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:

@@ -35,6 +35,11 @@ class Compactor:
         self._slack = slack
         self._running: asyncio.Task[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether this server is compacting."""
+        return self._running is not None
+
     def consider(self) -> None:
         """Begin, if it is time and nobody here is at it; called after each write."""
         if self._running is None and self._due():

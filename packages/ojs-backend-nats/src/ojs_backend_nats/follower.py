@@ -98,14 +98,17 @@ class Follower:
         return info.state.last
 
     async def reach(self, sequence: int) -> None:
-        """Wait until the message with that sequence was taken in. Raises `BackendUnavailableError`."""
+        """Wait until the message with that sequence was taken in. Raises `BackendUnavailableError`.
+
+        However long that is, as long as messages keep coming.
+        """
         try:
-            async with asyncio.timeout(self._patience_s):
-                while self.index.position < sequence and self._trusted:
-                    self._moved.clear()
+            while self.index.position < sequence and self._trusted:
+                self._moved.clear()
+                async with asyncio.timeout(self._patience_s):
                     await self._moved.wait()
         except TimeoutError as error:
-            self.doubt()
+            self.lost()
             raise BackendUnavailableError("NATS did not deliver what the stream has.") from error
         if self._failure is not None:
             raise self._failure
@@ -154,7 +157,7 @@ class Follower:
         position, by = self.index.position, self._last_by
         if position > info.state.last:
             return False
-        if position < info.state.first:
+        if position < max(1, info.state.first):
             return position == info.state.last  # empty, and we have seen the end of it
         message = await self._stream.read(position)
         return message is not None and message.by == by
