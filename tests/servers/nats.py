@@ -52,10 +52,18 @@ def free_ports(count: int) -> list[int]:
 
 
 class NatsServer:
-    """One server on a port and a folder that stay the same over restarts. `options` are lines of its configuration."""
+    """One server on a port and a folder that stay the same over restarts.
+
+    `options` are lines of its configuration, `jetstream` those of that block; None: without JetStream.
+    """
 
     def __init__(
-        self, folder: Path, *options: str, binary: str | None = None, port: int | None = None, jetstream: str = ""
+        self,
+        folder: Path,
+        *options: str,
+        binary: str | None = None,
+        port: int | None = None,
+        jetstream: str | None = "",
     ) -> None:
         self.port, self._monitor = free_ports(2)
         self.port = port or self.port
@@ -80,7 +88,9 @@ class NatsServer:
         lines = (
             f'listen: "127.0.0.1:{self.port}"',
             f'http: "127.0.0.1:{self._monitor}"',
-            f'jetstream {{ store_dir: "{self.folder / "data"}"\n{self._jetstream}\n}}',
+            ""
+            if self._jetstream is None
+            else f'jetstream {{ store_dir: "{self.folder / "data"}"\n{self._jetstream}\n}}',
             'lame_duck_grace_period: "200ms"',
             *self._options,
         )

@@ -143,15 +143,17 @@ class Follower:
         """Find out whether the index is still true; go on from where it is, or begin anew."""
         self._failure = None
         info = await self._stream.prepare()
-        if info.created == self._created and await self._is_continued(info):
-            if not self._following:
+        continued = info.created == self._created and await self._is_continued(info)
+        self._trusted = True  # whatever comes from here on may take that back
+        try:
+            if not continued:
+                await self._rebuild(info)
+            elif not self._following:
                 await self._follow()
-        else:
-            if self._created:
-                _log.warning("The stream is not the one that was read: the index is rebuilt from it.")
-            await self._rebuild(info)
-        self._trusted = True
-        await self.reach(info.state.last)
+            await self.reach(info.state.last)
+        except BaseException:
+            self.doubt()
+            raise
 
     async def _is_continued(self, info: StreamInfo) -> bool:
         position, by = self.index.position, self._last_by
@@ -163,6 +165,8 @@ class Follower:
         return message is not None and message.by == by
 
     async def _rebuild(self, info: StreamInfo) -> None:
+        if self._created:
+            _log.warning("The stream is not the one that was read: the index is rebuilt from it.")
         self.index.clear()
         self.index.position = max(0, info.state.first - 1)
         self._last_by = ""

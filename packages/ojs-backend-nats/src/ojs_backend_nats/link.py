@@ -42,6 +42,8 @@ class Link:
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._last_error: Exception | None = None
+        self._hopeless: asyncio.Future[None] | None = None
+        """Done when trying again to connect makes no sense."""
         self.requests = 0
         """Messages sent so far that ask for an answer."""
 
@@ -59,12 +61,24 @@ class Link:
     async def open(self) -> None:
         """Connect. Raises `SettingsError` or `BackendUnavailableError`."""
         client = Client()
+        options = self._options()
+        self._hopeless = asyncio.get_running_loop().create_future()
+        connecting = asyncio.ensure_future(client.connect(**options))
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                await client.connect(**self._options())
-        except (TimeoutError, OSError, ValueError, nats.errors.Error) as error:
-            await client.close()
+            # The client would go on trying for ever; a sign-in that was refused is refused again.
+            await asyncio.wait(
+                (connecting, self._hopeless), timeout=self._config.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not connecting.done():
+                raise self._explained(self._last_error or TimeoutError())
+            connecting.result()
+        except (OSError, ValueError, nats.errors.Error) as error:
             raise self._explained(self._last_error or error) from error
+        finally:
+            if not client.is_connected:
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+                await client.close()
         self._client = client
         found = client.connected_server_version
         if (found.major, found.minor) < MINIMUM:
@@ -199,6 +213,12 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
+        if (
+            self._hopeless is not None
+            and not self._hopeless.done()
+            and isinstance(self._explained(error), SettingsError)
+        ):
+            self._hopeless.set_result(None)
         if self._client is not None:
             _log.warning("NATS: %s", str(error) or type(error).__name__)
 

@@ -113,7 +113,7 @@ class Stream:
             info = await self._find() or await self._create()
             self._refuse_foreign(info.config)
             if info.config.num_replicas != self._config.replicas:
-                info = _decode_info(await self._ask(f"STREAM.UPDATE.{self._config.stream}", self._settings()))
+                info = await self._set_replicas()
         except RefusedByStore as error:
             raise unavailable(error) from error
         return info
@@ -129,6 +129,11 @@ class Stream:
     async def _create(self) -> StreamInfo:
         # Two servers may do so at once: the second is told of the one there is.
         return _decode_info(await self._ask(f"STREAM.CREATE.{self._config.stream}", self._settings()))
+
+    async def _set_replicas(self) -> StreamInfo:
+        found = msgspec.json.decode(await self._ask(f"STREAM.INFO.{self._config.stream}"))["config"]
+        found["num_replicas"] = self._config.replicas
+        return _decode_info(await self._ask(f"STREAM.UPDATE.{self._config.stream}", found))
 
     def _settings(self) -> dict[str, object]:
         return {
