@@ -17,7 +17,7 @@ from ojs_backend_nats.entry import decode_events
 from ojs_backend_nats.errors import closed
 from ojs_backend_nats.eventlog import Span
 from ojs_backend_nats.follower import Follower
-from ojs_backend_nats.index import Index, Location, Row, counted
+from ojs_backend_nats.index import Index, Location, Row
 from ojs_backend_nats.link import Link
 from ojs_backend_nats.listing import find_page
 from ojs_backend_nats.reporting import prune_events, remove_worker, set_directive, set_paused, take_beat
@@ -42,7 +42,7 @@ from ojs_core.backend import (
 )
 from ojs_core.errors import BackendUnavailableError
 from ojs_core.events import Event
-from ojs_core.job import Job, decode_record
+from ojs_core.job import Job, JobState, decode_record
 from ojs_core.paging import decode_event_id, event_matches
 from ojs_core.records import CronEntry, Queue, QueueStats, Worker, WorkerState, Workflow
 
@@ -288,7 +288,7 @@ def _queue_stats(index: Index, name: str, now: int) -> QueueStats | None:
     minutes = list(index.executions(name, now))
     return QueueStats(
         queue=queue,
-        states=counted(index.counts.get(name)),
+        states={state.value: index.count(name, None, (state,)) for state in JobState},
         completed_last_hour=sum(minute.completed for minute in minutes),
         failed_last_hour=sum(minute.failed for minute in minutes),
         duration_ms_sum=sum(minute.duration_ms for minute in minutes),

@@ -7,8 +7,9 @@ by whole entries. The text of a finished job, and of one with much data, is left
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from sys import intern
+from typing import Generic, NamedTuple, TypeVar
 
 from ojs_backend_nats.entry import Entry, Head, Minute, decode_head
 from ojs_backend_nats.eventlog import EventLog
@@ -55,8 +56,9 @@ class Row:
 
     def __init__(self, head: Head | Job, text: bytes, location: Location) -> None:
         self.id = head.id
-        self.type = head.type
-        self.queue = head.queue
+        # The same few names stand in every record; one copy of each will do.
+        self.type = intern(head.type)
+        self.queue = intern(head.queue)
         self.state = head.state
         self.created_at = head.created_at
         self.priority = head.priority
@@ -143,7 +145,8 @@ class Index:
         """Dead letters: (discarded_at, id)."""
         self.holders: dict[tuple[str, JobState], list[tuple[int, str]]] = {}
         """Jobs with a fingerprint, by it and state: (created_at, id), ascending."""
-        self.counts: dict[str, dict[JobState, int]] = {}
+        self.counts: dict[str, dict[str, dict[JobState, int]]] = {}
+        """How many jobs there are by queue, type and state."""
         self.queues: Table[Queue] = Table()
         self.workers: Table[Worker] = Table()
         self.crons: Table[CronEntry] = Table()
@@ -208,10 +211,7 @@ class Index:
         row = Row(head, text, location)
         self.rows[row.id] = row
         self.live_bytes += row.size
-        states = self.counts.get(row.queue)
-        if states is None:
-            states = self.counts[row.queue] = {}
-        states[row.state] = states.get(row.state, 0) + 1
+        self._count(row, 1)
         self.by_state[row.state].add((row.created_at, row.id))
         if row.state is JobState.AVAILABLE:
             ready = self.ready.get(row.queue)
@@ -230,7 +230,7 @@ class Index:
         if row is None:
             return
         self.live_bytes -= row.size
-        self.counts[row.queue][row.state] -= 1
+        self._count(row, -1)
         self.by_state[row.state].remove((row.created_at, row.id))
         if row.state is JobState.AVAILABLE:
             ready = self.ready[row.queue]
@@ -247,6 +247,22 @@ class Index:
             del held[bisect_left(held, (row.created_at, row.id))]
             if not held:
                 del self.holders[key]
+
+    def _count(self, row: Row, change: int) -> None:
+        types = self.counts.setdefault(row.queue, {})
+        states = types.setdefault(row.type, {})
+        states[row.state] = states.get(row.state, 0) + change
+        if change < 0 and not any(states.values()):
+            # A type is free text of clients: what was counted to zero does not stay.
+            del types[row.type]
+            if not types:
+                del self.counts[row.queue]
+
+    def count(self, queue: str | None, job_type: str | None, states: Iterable[JobState]) -> int:
+        """Return how many jobs there are in these states; None: of all queues, of all types."""
+        queues = self.counts.values() if queue is None else [self.counts.get(queue, {})]
+        found = [by_state for types in queues for name, by_state in types.items() if job_type in (None, name)]
+        return sum(by_state.get(state, 0) for state in states for by_state in found)
 
     def _move_job(self, head: Head, text: bytes, location: Location) -> None:
         row = self.rows.get(head.id)
@@ -296,9 +312,3 @@ class Index:
                 break
             found.append(self.rows[job_id])
         return found
-
-
-def counted(states: Mapping[JobState, int] | None) -> dict[str, int]:
-    """Return how many jobs are in each state, all states named."""
-    known: Mapping[Any, int] = states or {}
-    return {state.value: known.get(state, 0) for state in JobState}

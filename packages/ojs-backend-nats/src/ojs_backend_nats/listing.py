@@ -27,7 +27,7 @@ class Page(NamedTuple):
 def find_page(index: Index, query: JobQuery) -> Page:
     """Find the rows of a page, newest first. Raises `InvalidRequestError` for a foreign cursor.
 
-    Counters answer for `total` where only states and a queue are asked for; other filters are counted row by row.
+    Counters answer for `total` where states, a queue and a type are asked for; other filters are counted row by row.
     """
     last = None if query.cursor is None else decode_cursor(query.cursor)
     skip = query.offset if last is None else 0
@@ -68,12 +68,10 @@ def _matches(row: Row, query: JobQuery) -> bool:
 
 
 def _total(index: Index, query: JobQuery) -> int:
-    others = (query.job_type, query.dead, query.error_type, query.since, query.until, query.worker_id)
-    if any(value is not None for value in others):
-        rows = (index.rows[job_id] for _, job_id in _keys(index, query, None))
-        return sum(_matches(row, query) for row in rows)
     states = JobState if query.states is None else query.states
-    if query.queue is None:
-        return sum(len(index.by_state[state]) for state in states)
-    counts = index.counts.get(query.queue, {})
-    return sum(counts.get(state, 0) for state in states)
+    others = (query.dead, query.error_type, query.since, query.until, query.worker_id)
+    if all(value is None for value in others):
+        return index.count(query.queue, query.job_type, states)
+    lists = [index.dead] if query.dead else [index.by_state[state] for state in states]
+    rows = index.rows
+    return sum(_matches(rows[job_id], query) for keys in lists for _, job_id in keys)
