@@ -68,6 +68,7 @@ def _shown(value: object) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "nats-settings": lambda: settings_table(backend_settings("nats")),
     "sqlite-settings": lambda: settings_table(backend_settings("sqlite")),
     "lifecycle-diagram": lifecycle_diagram,
     "lifecycle-table": lifecycle_table,
