@@ -42,8 +42,8 @@ class Link:
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._last_error: Exception | None = None
-        self._hopeless: asyncio.Future[None] | None = None
-        """Done when trying again to connect makes no sense."""
+        self._hopeless: asyncio.Future[SettingsError] | None = None
+        """Why trying again to connect makes no sense."""
         self.requests = 0
         """Messages sent so far that ask for an answer."""
 
@@ -69,6 +69,8 @@ class Link:
             await asyncio.wait(
                 (connecting, self._hopeless), timeout=self._config.timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
+            if self._hopeless.done():
+                raise self._hopeless.result()
             if not connecting.done():
                 raise self._explained(self._last_error or TimeoutError())
             connecting.result()
@@ -213,12 +215,9 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
-        if (
-            self._hopeless is not None
-            and not self._hopeless.done()
-            and isinstance(self._explained(error), SettingsError)
-        ):
-            self._hopeless.set_result(None)
+        explained = self._explained(error)
+        if isinstance(explained, SettingsError) and self._hopeless is not None and not self._hopeless.done():
+            self._hopeless.set_result(explained)
         if self._client is not None:
             _log.warning("NATS: %s", str(error) or type(error).__name__)
 
