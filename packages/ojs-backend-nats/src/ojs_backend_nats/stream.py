@@ -74,6 +74,16 @@ class _Message(Struct, frozen=True):
     message: _Stored
 
 
+class Appended(Struct, frozen=True):
+    """What became of a write: the sequence of its (last) message, or (`refused`) of the one that came before it.
+
+    The latter is 0 where the server does not say.
+    """
+
+    sequence: int
+    refused: bool = False
+
+
 class Message(Struct, frozen=True):
     """One message of the stream."""
 
@@ -167,10 +177,10 @@ class Stream:
         """Return the stream as it is, asked of its leader. Raises `RefusedByStore`."""
         return _decode_info(await self._ask(f"STREAM.INFO.{self._config.stream}"))
 
-    async def append(self, parts: Sequence[bytes], by: str, expected: int) -> int | None:
+    async def append(self, parts: Sequence[bytes], by: str, expected: int) -> Appended:
         """Write an entry directly behind the message with sequence `expected`, as one message per part.
 
-        Returns the sequence of the last, or None: something else is there already, and nothing of the entry counts.
+        Refused: something else is there already, and nothing of the entry counts.
         """
         if len(parts) == 1:
             headers = {EXPECTED: str(expected), HEADER_BY: by}
@@ -183,16 +193,17 @@ class Stream:
                 HEADER_PART: part_header(number, len(parts)),
             }
             writes.append(self._append(part, headers))
-        sequences = await asyncio.gather(*writes)
-        return None if None in sequences else sequences[-1]
+        answers = await asyncio.gather(*writes)
+        return next((answer for answer in answers if answer.refused), answers[-1])
 
-    async def _append(self, payload: bytes, headers: dict[str, str]) -> int | None:
+    async def _append(self, payload: bytes, headers: dict[str, str]) -> Appended:
         answer = _decode_answer((await self._link.request(self._config.subject, payload, headers)).data)
         if answer.error is None:
-            return answer.seq
+            return Appended(answer.seq)
         error = RefusedByStore(answer.error)
         if error.code in (WRONG_LAST_SEQUENCE, WRONG_LAST_SEQUENCE_CONSTANT):
-            return None
+            _, _, last = error.description.rpartition(": ")
+            return Appended(int(last) if last.isdigit() else 0, refused=True)
         raise unavailable(error)
 
     async def read(self, sequence: int) -> Message | None:

@@ -20,7 +20,7 @@ from ojs_backend_nats.eventlog import NeedsEvents
 from ojs_backend_nats.follower import Follower
 from ojs_backend_nats.index import Index, Location
 from ojs_backend_nats.link import Link
-from ojs_backend_nats.stream import Stream
+from ojs_backend_nats.stream import Appended, Stream
 from ojs_backend_nats.texts import Texts
 from ojs_core.errors import BackendUnavailableError
 from ojs_core.job import Job
@@ -155,29 +155,30 @@ class Writer:
             await follower.reach(last)
             return False
         entry, jobs = changed
-        if await self._write(entry, jobs):
-            return True
-        await follower.reach(await follower.last())
-        return False
+        written = await self._write(entry, jobs)
+        if written.refused:
+            behind = written.sequence > follower.index.position
+            await follower.reach(written.sequence if behind else await follower.last())
+        return not written.refused
 
-    async def _write(self, entry: Entry, jobs: list[Job]) -> bool:
+    async def _write(self, entry: Entry, jobs: list[Job]) -> Appended:
         follower = self._follower
         payload = encode_entry(entry)
         self._number += 1
         by = f"{self._name}-{self._number}"
         follower.own = by
         try:
-            sequence = await self._stream.append(cut(payload, self._link.part_max), by, follower.index.position)
+            written = await self._stream.append(cut(payload, self._link.part_max), by, follower.index.position)
         except BaseException:
             follower.not_written()
             follower.doubt()
             raise
-        if sequence is None:
+        if written.refused:
             follower.not_written()
-            return False
-        follower.written(entry, jobs, by, sequence, len(payload))
+            return written
+        follower.written(entry, jobs, by, written.sequence, len(payload))
         self.after_write()
-        return True
+        return written
 
     def _load(self, request: Request[Any], needs: NeedsTexts | NeedsEvents) -> None:
         task = asyncio.create_task(self._load_and_repeat(request, needs))
