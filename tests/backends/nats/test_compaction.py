@@ -72,6 +72,18 @@ async def test_the_stream_stays_short(backend: NATSBackend) -> None:
         assert await settled_size(backend) < (SLACK + 1) * MIB
 
 
+async def test_what_is_large_and_current_is_not_copied_for_ever(backend: NATSBackend) -> None:
+    """Whatever kind of record it is: there is an end to compacting."""
+    member = make_workflow().members[0]
+    member = msgspec.structs.replace(member, definition=raw({"type": "t", "args": ["x" * 20_000]}))
+    flows = [make_workflow(members=(member,)) for _ in range(300)]
+    for flow in flows:
+        await accept(backend, workflows=(WorkflowWrite(flow.id, flow, 0),))
+    await churn(backend, 40)
+    assert await settled_size(backend) > 300 * 20_000
+    assert await backend.get_workflow(flows[0].id) == msgspec.structs.replace(flows[0], version=1)
+
+
 async def test_what_is_current_outlives_its_entries(backend: NATSBackend, open_nats: NATSOpener) -> None:
     """On the server that compacted, on one that looked on, and on one that begins to read afterwards."""
     flow, jobs = await fill(backend)

@@ -10,7 +10,7 @@ from tests.servers.nats_fixtures import NATSOpener
 
 from ojs_backend_nats.backend import NATSBackend
 from ojs_backend_nats.config import NATSConfig
-from ojs_backend_nats.entry import HEADER_BY, HEADER_PART, Assembler, cut, read_part_header
+from ojs_backend_nats.entry import HEADER_BY, HEADER_PART, Assembler, Message, cut, read_part_header
 from ojs_core.errors import BackendUnavailableError
 from ojs_core.job import JobState
 from ojs_core.testing.contract.steps import claim, claim_ids, counts, insert, insert_one, job_in, read
@@ -23,7 +23,7 @@ def test_what_is_cut_is_put_together_again() -> None:
         parts = cut(text, size)
         assert max(map(len, parts)) <= size
         assembler = Assembler()
-        found = [assembler.add(part, "w-1", number, len(parts)) for number, part in enumerate(parts, 1)]
+        found = [assembler.add(Message(9, part, "w-1", (number, len(parts)))) for number, part in enumerate(parts, 1)]
         assert found == [None] * (len(parts) - 1) + [text]
 
 
@@ -42,7 +42,7 @@ def test_what_is_cut_is_put_together_again() -> None:
 def test_parts_count_only_together(messages: list[tuple[str, int, int]], entries: list[str]) -> None:
     """Whatever comes between them: then the entry was refused, and its writer knows."""
     assembler = Assembler()
-    found = [assembler.add(f"{by}{number}".encode(), by, number, count) for by, number, count in messages]
+    found = [assembler.add(Message(9, f"{by}{number}".encode(), by, (number, count))) for by, number, count in messages]
     assert [text.decode() for text in found if text is not None] == entries
 
 
@@ -114,3 +114,22 @@ async def test_a_newer_format_is_not_guessed_at(open_nats: NATSOpener, nats_conf
         await claim_ids(backend)
     with pytest.raises(BackendUnavailableError, match="newer version"):
         await open_nats()
+
+
+async def test_what_others_publish_is_passed_over(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """Somebody tried out the subject: that is no entry, and no reason to stop."""
+    backend = await open_nats()
+    job = await insert_one(backend)
+    await stray(nats_config, backend, {}, b"hello")
+    assert await read(backend, job.id) == job
+    assert await claim_ids(await open_nats()) == [job.id]
+
+
+async def test_an_entry_that_cannot_be_read_stops_everything(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """It may be anything that was answered: to go on without it would be to forget it."""
+    backend = await open_nats()
+    await insert_one(backend)
+    with pytest.raises(BackendUnavailableError, match="no entry"):
+        await stray(nats_config, backend, {HEADER_BY: "broken-1"}, b"{")
+    with pytest.raises(BackendUnavailableError, match="OJS_NATS_STREAM"):
+        await claim_ids(backend)

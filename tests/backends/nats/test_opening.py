@@ -115,6 +115,18 @@ async def test_a_server_without_jetstream(open_nats: NATSOpener, nats_config: NA
         server.stop()
 
 
+async def test_a_domain(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats", jetstream="domain: hub").start()
+    try:
+        backend = await open_nats(at(nats_config, server, domain="hub"))
+        job = await insert_one(backend)
+        assert await claim_ids(await open_nats(at(nats_config, server, domain="hub"))) == [job.id]
+        with pytest.raises(BackendUnavailableError, match="JetStream"):
+            await open_nats(at(nats_config, server, domain="other", timeout_ms=1000))
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -10,10 +10,10 @@ import asyncio
 import logging
 
 from ojs_backend_nats.draft import Draft
-from ojs_backend_nats.entry import Entry, decode_entry, decode_head
+from ojs_backend_nats.entry import Assembler, Entry, decode_head, read_entry
 from ojs_backend_nats.follower import Follower
 from ojs_backend_nats.index import Index, Location
-from ojs_backend_nats.stream import Message, Stream
+from ojs_backend_nats.stream import Stream
 from ojs_backend_nats.writer import Writer
 from ojs_core.errors import BackendUnavailableError
 
@@ -83,22 +83,17 @@ class Compactor:
         info = await self._follower.info()
         sequence, last = info.state.first, min(info.state.last, self._follower.index.position)
         entries: list[tuple[int, Entry]] = []
-        parts: list[Message] = []
+        assembler = Assembler()
         size = 0
         while size < STEP_BYTES and sequence < last:
             group = range(sequence, min(sequence + ABREAST, last))
-            messages = await asyncio.gather(*map(self._stream.read, group))
-            for message in messages:
+            for message in await asyncio.gather(*map(self._stream.read, group)):
                 if message is None:
                     return info.state.first, []  # another server is at it
                 size += len(message.payload)
-                number, count = message.part
-                parts = [message] if number == 1 else [*parts, message]
-                if number == count:
-                    if len(parts) == count:
-                        text = b"".join(part.payload for part in parts)
-                        entries.append((message.sequence, decode_entry(text)))
-                    parts = []
+                text = assembler.add(message) if message.by else None
+                if text is not None:
+                    entries.append((message.sequence, read_entry(text)))
             sequence = group.stop
         return info.state.first, entries
 

@@ -101,11 +101,42 @@ class Head(Struct, frozen=True):
     fingerprint: str | None = None
 
 
+class Message(Struct, frozen=True):
+    """One message of the stream: an entry, or a part of one."""
+
+    sequence: int
+    payload: bytes
+    by: str
+    """Empty: nothing that a server wrote."""
+    part: tuple[int, int]
+    """Number and count, from 1."""
+
+
+class UnreadableEntryError(Exception):
+    """What is in the stream is no entry, or one of a newer format."""
+
+
 encode_entry = msgspec.json.Encoder().encode
-decode_entry = msgspec.json.Decoder(Entry).decode
+_decode_entry = msgspec.json.Decoder(Entry).decode
 decode_head = msgspec.json.Decoder(Head).decode
 encode_events = msgspec.json.Encoder().encode
 decode_events = msgspec.json.Decoder(list[Event]).decode
+
+
+def read_entry(text: bytes) -> Entry:
+    """Return the entry in a text. Raises `UnreadableEntryError`."""
+    try:
+        entry = _decode_entry(text)
+    except msgspec.MsgspecError as error:
+        raise UnreadableEntryError(
+            "The stream holds something that is no entry: restore it from a backup, or give this server another one "
+            "(OJS_NATS_STREAM)."
+        ) from error
+    if entry.format > FORMAT:
+        raise UnreadableEntryError(
+            "The stream was written by a newer version of ojs-backend-nats: upgrade this server."
+        )
+    return entry
 
 
 def cut(payload: bytes, part_max: int) -> list[bytes]:
@@ -133,11 +164,13 @@ class Assembler:
         self._parts: list[bytes] = []
         self._by = ""
 
-    def add(self, payload: bytes, by: str, number: int, count: int) -> bytes | None:
-        """Take the next message of the log; return an entry if it completes one."""
+    def add(self, message: Message) -> bytes | None:
+        """Take the next message of the stream; return the text of an entry if it completes one."""
+        number, count = message.part
+        payload = message.payload
         if number == 1:
-            self._parts, self._by = [], by
-        elif by != self._by or number != len(self._parts) + 1:
+            self._parts, self._by = [], message.by
+        elif message.by != self._by or number != len(self._parts) + 1:
             # The parts before it were given up: another server's message got between.
             self._parts = []
             return None

@@ -19,18 +19,19 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ojs_backend_nats.entry import (
-    FORMAT,
     HEADER_BY,
     HEADER_PART,
     Assembler,
     Entry,
-    decode_entry,
+    Message,
+    UnreadableEntryError,
+    read_entry,
     read_part_header,
 )
 from ojs_backend_nats.errors import STREAM_NOT_FOUND, RefusedByStore, unavailable
 from ojs_backend_nats.index import Index
 from ojs_backend_nats.link import Link
-from ojs_backend_nats.stream import HEARTBEAT_S, Message, Stream, StreamInfo
+from ojs_backend_nats.stream import HEARTBEAT_S, Stream, StreamInfo
 from ojs_core.errors import BackendUnavailableError
 from ojs_core.job import Job
 
@@ -256,18 +257,18 @@ class Follower:
             self._read(message)
 
     def _read(self, message: Message) -> None:
-        text = self._assembler.add(message.payload, message.by, *message.part)
         self._last_by = message.by
         self.log_bytes += len(message.payload)
+        text = self._assembler.add(message) if message.by else None
         if text is None:
+            # The first parts of an entry, parts that were given up, or something that is none of ours.
             self.index.position = message.sequence
             self._moved.set()
             return
-        entry = decode_entry(text)
-        if entry.format > FORMAT:
-            self._failure = BackendUnavailableError(
-                "The stream was written by a newer version of ojs-backend-nats: upgrade this server."
-            )
+        try:
+            entry = read_entry(text)
+        except UnreadableEntryError as error:
+            self._failure = BackendUnavailableError(str(error))
             self.lost()
             return
         self._take(entry, message.sequence, None)

@@ -15,7 +15,7 @@ from ojs_backend_nats.entry import Entry, Head, Minute, decode_head
 from ojs_backend_nats.eventlog import EventLog
 from ojs_backend_nats.ordered import Ordered
 from ojs_core.job import TERMINAL, Job, JobState
-from ojs_core.records import CronEntry, Queue, Worker, Workflow
+from ojs_core.records import CronEntry, Queue, Worker, Workflow, encode
 
 TEXT_KEPT_MAX = 8192
 """Bytes of a waiting or active job's record that are kept in memory; a longer one is read from the log when needed."""
@@ -76,13 +76,15 @@ class Row:
         self.text = text if self.size <= TEXT_KEPT_MAX and head.state not in TERMINAL else None
 
 
-Placed = TypeVar("Placed")
+Placed = TypeVar("Placed", Queue, Worker, CronEntry, Workflow)
 
 
 class Table(Generic[Placed]):
     """Records under their key, with the entry that holds the current one; and their instants, if they have any."""
 
     def __init__(self) -> None:
+        self.size = 0
+        """Bytes of all of them, as text."""
         self.records: dict[str, Placed] = {}
         self.sequences: dict[str, int] = {}
         self.wakes: Ordered[tuple[int, str]] = Ordered()
@@ -95,6 +97,7 @@ class Table(Generic[Placed]):
         """Put a record in the place of any before it."""
         self.remove(key)
         self.records[key] = record
+        self.size += len(encode(record))
         self.sequences[key] = sequence
         wake_at = getattr(record, "wake_at", None)
         if wake_at is not None:
@@ -107,7 +110,10 @@ class Table(Generic[Placed]):
     def remove(self, key: str) -> None:
         """Remove a record, if there is one."""
         record = self.records.pop(key, None)
-        self.sequences.pop(key, None)
+        if record is None:
+            return
+        self.size -= len(encode(record))
+        del self.sequences[key]
         wake_at = getattr(record, "wake_at", None)
         if wake_at is not None:
             self.wakes.remove((wake_at, key))
@@ -128,8 +134,6 @@ class Index:
     def __init__(self) -> None:
         self.position = 0
         """Sequence of the last message taken in."""
-        self.live_bytes = 0
-        """Size of all that is current."""
         self.clear()
 
     def clear(self) -> None:
@@ -154,7 +158,13 @@ class Index:
         self.minutes: dict[str, dict[int, tuple[Minute, int]]] = {}
         """Executions by queue and minute, with the entry that holds the total."""
         self.events = EventLog()
-        self.live_bytes = 0
+        self._live_bytes = 0
+        """Of jobs and events."""
+
+    @property
+    def live_bytes(self) -> int:
+        """Size of all that is current, as text."""
+        return self._live_bytes + sum(table.size for table in (self.queues, self.workers, self.crons, self.workflows))
 
     def apply(self, entry: Entry, sequence: int, heads: Sequence[Head | Job] | None = None) -> set[str]:
         """Take in the entry whose last message has that sequence; return the queues in which jobs became available.
@@ -178,11 +188,11 @@ class Index:
         for minute in entry.minutes:
             self._put_minute(minute, sequence)
         if entry.chunk is not None:
-            self.live_bytes += self.events.add(entry.chunk, sequence)
+            self._live_bytes += self.events.add(entry.chunk, sequence)
         for chunk in entry.moved_chunks:
-            self.live_bytes += self.events.move(chunk, sequence)
+            self._live_bytes += self.events.move(chunk, sequence)
         if entry.events_from:
-            self.live_bytes -= self.events.prune(entry.events_from)
+            self._live_bytes -= self.events.prune(entry.events_from)
         return woken
 
     def _apply_tables(self, entry: Entry, sequence: int, woken: set[str]) -> None:
@@ -210,7 +220,7 @@ class Index:
         self._remove_job(head.id)
         row = Row(head, text, location)
         self.rows[row.id] = row
-        self.live_bytes += row.size
+        self._live_bytes += row.size
         self._count(row, 1)
         self.by_state[row.state].add((row.created_at, row.id))
         if row.state is JobState.AVAILABLE:
@@ -229,7 +239,7 @@ class Index:
         row = self.rows.pop(job_id, None)
         if row is None:
             return
-        self.live_bytes -= row.size
+        self._live_bytes -= row.size
         self._count(row, -1)
         self.by_state[row.state].remove((row.created_at, row.id))
         if row.state is JobState.AVAILABLE:

@@ -33,11 +33,14 @@ def find_page(index: Index, query: JobQuery) -> Page:
     skip = query.offset if last is None else 0
     keys = _keys(index, query, last)
     rows = (index.rows[job_id] for _, job_id in keys)
-    page = list(islice((row for row in rows if _matches(row, query)), skip, skip + query.limit + 1))
+    total = _total(index, query)
+    # There is nothing to look for beyond the last of them, however many rows of others follow.
+    end = min(skip + query.limit + 1, max(skip, total))
+    page = list(islice((row for row in rows if _matches(row, query)), skip, end))
     more = len(page) > query.limit
     del page[query.limit :]
     next_cursor = encode_cursor(_key(page[-1], query)) if more and page else None
-    return Page(page, _total(index, query), next_cursor)
+    return Page(page, total, next_cursor)
 
 
 def _key(row: Row, query: JobQuery) -> Key:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ojs_backend_nats.config import NATSConfig
-from ojs_backend_nats.entry import HEADER_BY, HEADER_PART, part_header, read_part_header
+from ojs_backend_nats.entry import HEADER_BY, HEADER_PART, Message, part_header, read_part_header
 from ojs_backend_nats.errors import (
     NO_MESSAGE_FOUND,
     STREAM_NOT_FOUND,
@@ -82,15 +82,6 @@ class Appended(Struct, frozen=True):
 
     sequence: int
     refused: bool = False
-
-
-class Message(Struct, frozen=True):
-    """One message of the stream."""
-
-    sequence: int
-    payload: bytes
-    by: str
-    part: tuple[int, int]
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from ojs_backend_nats.draft import NeedsTexts
-from ojs_backend_nats.entry import Entry, decode_entry
+from ojs_backend_nats.entry import Entry, read_entry
 from ojs_backend_nats.eventlog import NeedsEvents, Span
 from ojs_backend_nats.index import Location
 from ojs_backend_nats.stream import Stream
@@ -57,6 +57,6 @@ class Texts:
             group, rest = rest[:ABREAST], rest[ABREAST:]
             texts = await asyncio.gather(*map(self._stream.read_entry, group))
             found += [
-                (sequence, decode_entry(text)) for sequence, text in zip(group, texts, strict=True) if text is not None
+                (sequence, read_entry(text)) for sequence, text in zip(group, texts, strict=True) if text is not None
             ]
         return found
