@@ -170,6 +170,19 @@ async def test_servers_may_start_together(open_nats: NATSOpener) -> None:
     assert await claim_ids(backends[4]) == [job.id]
 
 
+async def test_a_server_leaves_nothing_behind(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """One consumer per server while it runs, and none when it is gone; however many queues there are."""
+    client = await nats.connect(nats_config.servers[0])
+    backends = [await open_nats() for _ in range(3)]
+    for n in range(20):
+        await insert_one(backends[n % 3], queue=f"q{n}")
+    assert len(await client.jsm().consumers_info(nats_config.stream)) == 3
+    for backend in backends:
+        await backend.close()
+    assert await client.jsm().consumers_info(nats_config.stream) == []
+    await client.close()
+
+
 async def test_a_large_store_is_read_at_the_start(open_nats: NATSOpener) -> None:
     """However much longer than a request that takes: what counts is that it goes on."""
     backend = await open_nats()

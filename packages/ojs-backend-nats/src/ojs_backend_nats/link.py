@@ -219,7 +219,8 @@ class Link:
         if isinstance(explained, SettingsError) and self._hopeless is not None and not self._hopeless.done():
             self._hopeless.set_result(explained)
         if self._client is not None:
-            _log.warning("NATS: %s", str(error) or type(error).__name__)
+            ours = not isinstance(error, OSError | nats.errors.Error)
+            _log.warning("NATS: %s", str(error) or type(error).__name__, exc_info=error if ours else None)
 
     async def _on_disconnected(self) -> None:
         if self._client is not None:
