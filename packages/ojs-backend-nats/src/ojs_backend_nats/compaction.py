@@ -56,9 +56,9 @@ class Compactor:
 
     async def _run(self) -> None:
         try:
-            await self._follower.last()  # learns the true size
+            await self._follower.info()  # tells the true size
             while self._due() and await self.step():
-                await self._follower.last()
+                await self._follower.info()
         except BackendUnavailableError as error:
             _log.warning("Compacting the stream stopped; it will be tried again: %s", error.message)
         finally:

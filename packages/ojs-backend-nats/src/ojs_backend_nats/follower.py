@@ -92,7 +92,6 @@ class Follower:
         """Return the sequence of the stream's last message. Raises `BackendUnavailableError`."""
         position = self.index.position
         info = await self.info()
-        self.log_bytes = info.state.size
         if info.created != self._created or info.state.last < position:
             self.doubt()
             await self.ready()
@@ -114,12 +113,13 @@ class Follower:
         if self._failure is not None:
             raise self._failure
 
-    def written(self, entry: Entry, jobs: Sequence[Job], by: str, sequence: int, size: int) -> None:
-        """Take in what this process wrote itself."""
+    def written(self, entry: Entry, jobs: Sequence[Job], by: str, after: int, sequence: int) -> None:
+        """Take in what this process wrote itself behind position `after`."""
         self.own = ""
-        self._take(entry, sequence, jobs)
-        self._last_by = by
-        self.log_bytes += size
+        # Otherwise the index was begun anew meanwhile, and meets the entry where it is.
+        if self.index.position == after:
+            self._take(entry, sequence, jobs)
+            self._last_by = by
         self._drain()
 
     def not_written(self) -> None:
@@ -132,13 +132,15 @@ class Follower:
     async def info(self) -> StreamInfo:
         """Return the stream as it is. Raises `BackendUnavailableError`."""
         try:
-            return await self._stream.info()
+            info = await self._stream.info()
         except RefusedByStore as error:
             self.doubt()
             if error.code == STREAM_NOT_FOUND:
                 # Nothing of ours is left. The requests under way are refused; those to come meet an empty store.
                 self._created = ""
             raise unavailable(error) from error
+        self.log_bytes = info.state.size
+        return info
 
     async def _verify(self) -> None:
         """Find out whether the index is still true; go on from where it is, or begin anew."""

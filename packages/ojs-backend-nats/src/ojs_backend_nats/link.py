@@ -188,10 +188,10 @@ class Link:
         self._waiting[token] = answer
         self.requests += 1
         try:
-            await client.publish(
-                subject, payload, reply=f"{self._inbox}.{token}", headers=None if headers is None else dict(headers)
-            )
             async with asyncio.timeout(self._config.timeout_s):
+                await client.publish(
+                    subject, payload, reply=f"{self._inbox}.{token}", headers=None if headers is None else dict(headers)
+                )
                 message = await answer
         except TimeoutError as error:
             raise BackendUnavailableError(f"NATS did not answer within {self._config.timeout_s:g} s.") from error

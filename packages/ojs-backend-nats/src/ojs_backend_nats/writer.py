@@ -166,9 +166,10 @@ class Writer:
         payload = encode_entry(entry)
         self._number += 1
         by = f"{self._name}-{self._number}"
+        after = follower.index.position
         follower.own = by
         try:
-            written = await self._stream.append(cut(payload, self._link.part_max), by, follower.index.position)
+            written = await self._stream.append(cut(payload, self._link.part_max), by, after)
         except BaseException:
             follower.not_written()
             follower.doubt()
@@ -176,7 +177,8 @@ class Writer:
         if written.refused:
             follower.not_written()
             return written
-        follower.written(entry, jobs, by, written.sequence, len(payload))
+        follower.log_bytes += len(payload)
+        follower.written(entry, jobs, by, after, written.sequence)
         self.after_write()
         return written
 
