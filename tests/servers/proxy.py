@@ -15,6 +15,16 @@ class Proxy:
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    def hold(self) -> None:
+        """Hand nothing on, in either direction; the connections stay."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Hand on again."""
+        self._flowing.set()
 
     async def mend(self) -> None:
         """Take connections."""
@@ -34,17 +44,17 @@ class Proxy:
         ends = {writer, back}
         self._writers |= ends
         with contextlib.suppress(OSError):
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
         self._writers -= ends
         for end in ends:
             end.close()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
 
 
 @contextlib.asynccontextmanager
@@ -55,4 +65,5 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
     try:
         yield proxy
     finally:
+        proxy.release()
         await proxy.cut()

@@ -14,6 +14,7 @@ import nats
 import pytest
 from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
+from tests.servers.proxy import proxy_to
 
 from ojs_backend_nats.backend import NATSBackend
 from ojs_backend_nats.config import NATSConfig
@@ -200,6 +201,23 @@ async def test_a_consumer_that_is_deleted(
     await manage(own_server, delete_all)
     await insert_one(backend)
     assert await recovered(lambda: counts(second)) == {"available": 2}
+
+
+async def test_a_slow_consumer(
+    backend: NATSBackend, open_nats: NATSOpener, own_config: NATSConfig, own_server: NatsServer
+) -> None:
+    """A server that does not get what it is sent keeps nobody else waiting; flow control holds the rest back for it."""
+    async with proxy_to(own_server.port) as proxy:
+        slow = await open_nats(own_config, servers=(f"nats://127.0.0.1:{proxy.port}",))
+        proxy.hold()
+        for _ in range(30):
+            await insert_one(backend, args=raw(["x" * 900_000]))
+        await refused(slow.ping())
+        proxy.release()
+        assert await recovered(lambda: counts(slow)) == {"available": 30}
+        assert len(await claim_ids(slow, count=2)) == 2
+        await slow.close()
+    assert "Slow Consumer" not in (own_server.folder / "log").read_text(encoding="utf-8")
 
 
 async def test_a_large_change_is_whole_or_absent(backend: NATSBackend, own_server: NatsServer) -> None:
