@@ -14,7 +14,7 @@ from ojs_core.backend import Commit, CronWrite, EventQuery, JobQuery, Removal, W
 from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
-from ojs_core.testing.contract.steps import accept, apply, claim, claim_ids, insert, insert_one, job_in, refuse
+from ojs_core.testing.contract.steps import accept, apply, claim, claim_ids, counts, insert, insert_one, job_in, refuse
 from ojs_core.testing.factories import make_beat, make_claim, make_cron, make_new, make_transition, make_unique
 from ojs_core.testing.factories import make_workflow as flow_of
 
@@ -107,3 +107,11 @@ async def test_costs_do_not_grow_with_the_backlog(backend: NATSBackend) -> None:
     assert await cost(backend, backend.due_jobs(NOW, 100)) == 1
     assert [due.id for due in await backend.due_jobs(NOW, 100)] == [job.id]
     assert await cost(backend, claim(backend, "backlog", count=10)) == 1
+
+
+async def test_any_number_of_jobs_may_be_active_at_once(backend: NATSBackend) -> None:
+    """No consumer stands between a queue and its workers that would count them."""
+    jobs = await insert(backend, *(make_new() for _ in range(3000)))
+    claimed = [job_id for _ in range(3) for job_id in await claim_ids(backend, count=1000)]
+    assert claimed == [job.id for job in jobs]
+    assert await counts(backend) == {"active": 3000}
