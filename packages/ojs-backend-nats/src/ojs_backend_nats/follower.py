@@ -68,6 +68,8 @@ class Follower:
         self._failure: BackendUnavailableError | None = None
         self._consumer = ""
         self._subscription: Subscription | None = None
+        self._heard_at = 0.0
+        """Time of the loop when the consumer last gave a sign of life."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
 
@@ -194,7 +196,9 @@ class Follower:
             if isinstance(error, RefusedByStore):
                 raise unavailable(error) from error
             raise
-        self._heard()
+        self._heard_at = asyncio.get_running_loop().time()
+        if self._watchdog is None:
+            self._watch()
 
     async def _unfollow(self) -> None:
         self._following = False
@@ -217,19 +221,18 @@ class Follower:
 
     # What comes in.
 
-    def _heard(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watchdog = asyncio.get_running_loop().call_later(SILENCE_S, self._on_silence)
-
-    def _on_silence(self) -> None:
-        _log.warning("NATS has been silent for %d s: following the stream anew.", SILENCE_S)
-        self.lost()
+    def _watch(self) -> None:
+        """Look now and then whether anything was heard; a timer for each message would cost more than the message."""
+        loop = asyncio.get_running_loop()
+        if self._following and loop.time() > self._heard_at + SILENCE_S:
+            _log.warning("NATS has been silent for %d s: following the stream anew.", SILENCE_S)
+            self.lost()
+        self._watchdog = loop.call_later(HEARTBEAT_S, self._watch)
 
     async def _on_message(self, consumer: str, message: Msg) -> None:
         if consumer != self._consumer:
             return  # one that was given up
-        self._heard()
+        self._heard_at = asyncio.get_running_loop().time()
         headers = message.headers or {}
         if "Status" in headers:
             answer_to = message.reply or headers.get(STALLED)
