@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import nats
 import pytest
 from tests.servers.nats import NatsServer, make_cluster, start_all
 from tests.servers.nats_fixtures import NATSOpener
@@ -96,6 +97,26 @@ async def test_one_of_three_servers_dies(
     assert {job.state for job in acked if job is not None} == {"completed"}
     assert len(work.fetched) == len(set(work.fetched)), "a job was handed out twice"
     assert await counts(backends[0]) == await counts(backends[1])
+
+
+async def test_copies_are_added_to_a_stream_that_is_there(
+    cluster: list[NatsServer], open_nats: NATSOpener, nats_config: NATSConfig
+) -> None:
+    """OJS_NATS_REPLICAS may be raised later; nothing moves by hand."""
+    config = msgspec.structs.replace(nats_config, servers=tuple(server.url for server in cluster))
+    backend = await open_nats(config)
+    job = await insert_one(backend)
+    second = await open_nats(config, replicas=3)
+    client = await nats.connect(cluster[0].url)
+    assert (await client.jsm().stream_info(config.stream)).config.num_replicas == 3
+    await client.close()
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                assert await claim_ids(second) == [job.id]
+                break
+            except BackendUnavailableError:
+                await asyncio.sleep(0)
 
 
 async def test_without_most_of_them_nothing_is_answered(

@@ -179,6 +179,30 @@ async def test_a_stream_that_is_full(backend: NATSBackend, own_server: NatsServe
     assert await claim_ids(backend, count=1) == [job.id]
 
 
+async def test_a_stream_that_somebody_changed(
+    backend: NATSBackend, own_server: NatsServer, own_config: NATSConfig
+) -> None:
+    """A limit that removes jobs is refused while serving too, as soon as there is a reason to look."""
+
+    async def set_age(max_age: int) -> None:
+        async def update(manager: Any) -> None:
+            found = (await manager.stream_info(own_config.stream)).config
+            found.max_age = max_age
+            await manager.update_stream(found)
+
+        await manage(own_server, update)
+
+    job = await insert_one(backend)
+    await set_age(3600)
+    own_server.kill()
+    own_server.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while "would remove jobs" not in (await refused(read(backend, job.id))).message:
+            await asyncio.sleep(0)
+    await set_age(0)
+    assert await recovered(lambda: read(backend, job.id)) == job
+
+
 async def test_lame_duck(backend: NATSBackend, own_server: NatsServer) -> None:
     """A server that says goodbye takes its clients' connections with it; the next one finds them all back."""
     job = await insert_one(backend)

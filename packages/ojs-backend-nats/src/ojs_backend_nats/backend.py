@@ -75,6 +75,7 @@ class NATSBackend(Backend):
         try:
             await parts.link.open()
             await parts.stream.prepare()
+            await parts.stream.set_replicas()
             await parts.follower.ready()
         except BaseException:
             await parts.close()

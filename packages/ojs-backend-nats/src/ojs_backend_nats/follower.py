@@ -32,7 +32,7 @@ from ojs_backend_nats.errors import STREAM_NOT_FOUND, RefusedByStore, unavailabl
 from ojs_backend_nats.index import Index
 from ojs_backend_nats.link import Link
 from ojs_backend_nats.stream import HEARTBEAT_S, Stream, StreamInfo
-from ojs_core.errors import BackendUnavailableError
+from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.job import Job
 
 SILENCE_S = 3 * HEARTBEAT_S
@@ -147,7 +147,11 @@ class Follower:
     async def _verify(self) -> None:
         """Find out whether the index is still true; go on from where it is, or begin anew."""
         self._failure = None
-        info = await self._stream.prepare()
+        try:
+            info = await self._stream.prepare()
+        except SettingsError as error:
+            # It was right when this server started, so somebody changed the stream.
+            raise BackendUnavailableError(str(error)) from error
         continued = info.created == self._created and await self._is_continued(info)
         self._trusted = True  # whatever comes from here on may take that back
         try:

@@ -112,11 +112,9 @@ class Stream:
         """
         try:
             info = await self._find() or await self._create()
-            self._refuse_foreign(info.config)
-            if info.config.num_replicas != self._config.replicas:
-                info = await self._set_replicas()
         except RefusedByStore as error:
             raise unavailable(error) from error
+        self._refuse_foreign(info.config)
         return info
 
     async def _find(self) -> StreamInfo | None:
@@ -131,10 +129,15 @@ class Stream:
         # Two servers may do so at once: the second is told of the one there is.
         return _decode_info(await self._ask(f"STREAM.CREATE.{self._config.stream}", self._settings()))
 
-    async def _set_replicas(self) -> StreamInfo:
-        found = msgspec.json.decode(await self._ask(f"STREAM.INFO.{self._config.stream}"))["config"]
-        found["num_replicas"] = self._config.replicas
-        return _decode_info(await self._ask(f"STREAM.UPDATE.{self._config.stream}", found))
+    async def set_replicas(self) -> None:
+        """Let the stream have as many copies as the settings say; whatever else is set on it stays."""
+        try:
+            found = msgspec.json.decode(await self._ask(f"STREAM.INFO.{self._config.stream}"))["config"]
+            if found["num_replicas"] != self._config.replicas:
+                found["num_replicas"] = self._config.replicas
+                await self._ask(f"STREAM.UPDATE.{self._config.stream}", found)
+        except RefusedByStore as error:
+            raise unavailable(error) from error
 
     def _settings(self) -> dict[str, object]:
         return {
