@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ojs_core.doorbell import Doorbell
+from contextlib import ExitStack
+
+from ojs_core.doorbell import AT_ONCE, Doorbell
 
 
 async def test_a_ring_wakes_those_who_wait_for_that_queue() -> None:
@@ -47,3 +49,26 @@ async def test_closing_wakes_everyone() -> None:
         doorbell.close()
         assert waiter.is_set()
     assert doorbell.closed
+
+
+async def test_a_ring_wakes_a_few_and_the_longest_waiting_first() -> None:
+    doorbell = Doorbell()
+    with ExitStack() as stack:
+        waiters = [stack.enter_context(doorbell.waiting(["a"])) for _ in range(5)]
+        doorbell.ring({"a"})
+        assert [waiter.is_set() for waiter in waiters] == [True, True, False, False, False]
+        doorbell.ring({"a"})
+        assert [waiter.is_set() for waiter in waiters] == [True, True, True, True, False]
+
+
+async def test_who_leaves_without_asking_passes_it_on() -> None:
+    doorbell = Doorbell()
+    with ExitStack() as stack:
+        leaving = ExitStack()
+        for _ in range(AT_ONCE):
+            leaving.enter_context(doorbell.waiting(["a", "b"]))
+        others = [stack.enter_context(doorbell.waiting([queue])) for queue in "abc"]
+        doorbell.ring({"a"})
+        assert not any(waiter.is_set() for waiter in others)
+        leaving.close()
+        assert [waiter.is_set() for waiter in others] == [True, True, False]

@@ -11,6 +11,7 @@ import pytest
 
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
 from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
+from ojs_core.service import jobs as service_jobs
 from ojs_core.service.failure import Failure
 from ojs_core.service.revival import parse_revival
 from ojs_core.testing.wrapper import BackendWrapper
@@ -280,6 +281,17 @@ async def test_a_long_poll_wakes_when_a_job_arrives(server: Any) -> None:
         await asyncio.sleep(0)
     job = await server.push()
     assert [found.id for found in await asyncio.wait_for(waiting, 5)] == [job.id]
+
+
+async def test_all_who_wait_are_served_though_a_ring_wakes_a_few(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_jobs, "POLL_MS", 60_000)
+    waiting = [asyncio.ensure_future(server.fetch(wait_ms=60_000)) for _ in range(30)]
+    while server.backend.calls["claim"] < 1 or not server.service.context.claims.idle:
+        await asyncio.sleep(0)
+    requests = [server.request("test.job") for _ in waiting]
+    pushed = await server.jobs.push_batch(requests)
+    served = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    assert sorted(job.id for jobs in served for job in jobs) == sorted(item.job.id for item in pushed)
 
 
 async def test_a_long_poll_ends_empty(server: Any) -> None:

@@ -133,6 +133,8 @@ class JobService:
                 rung.clear()
                 jobs = await self._claim_or_give_back(request)
                 left = deadline - loop.time()
+                if jobs:
+                    doorbell.ring({job.queue for job in jobs})
                 if jobs or left <= 0 or doorbell.closed:
                     return jobs
                 with suppress(TimeoutError):
