@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -74,13 +75,14 @@ class Account:
     def __init__(self) -> None:
         self._options: dict[str, object] = {"start_new_session": True, "preexec_fn": _end_with_parent}
         self._root = os.geteuid() == 0
+        self._group = pwd.getpwnam(UNPRIVILEGED).pw_gid if self._root else None
         if self._root:
-            self._options |= {"user": UNPRIVILEGED, "group": "nogroup", "extra_groups": []}
+            self._options |= {"user": UNPRIVILEGED, "group": self._group, "extra_groups": []}
 
     def make_folder(self, prefix: str) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         if self._root:
-            shutil.chown(folder, UNPRIVILEGED, "nogroup")
+            shutil.chown(folder, UNPRIVILEGED, self._group)
         return folder
 
     def popen(self, command: list[object], **options: object) -> subprocess.Popen[bytes]:

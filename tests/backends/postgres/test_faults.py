@@ -77,6 +77,21 @@ async def test_a_restart_of_the_server(own_server: PostgresServer, open_backend:
             await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_closing_does_not_wait_for_a_server_that_is_gone(
+    own_server: PostgresServer, open_backend: Opener, hosts: int
+) -> None:
+    addresses = ",".join([f"127.0.0.1:{own_server.port}"] * hosts)
+    for _ in range(5):
+        backend = await open_backend(url=f"postgresql://postgres@{addresses}/postgres")
+        own_server.kill()
+        with pytest.raises(BackendUnavailableError):
+            await backend.claim([make_claim()])
+        async with asyncio.timeout(10):
+            await backend.close()
+        own_server.start()
+
+
 async def test_what_was_answered_survives_a_crash(own_server: PostgresServer, open_backend: Opener) -> None:
     backend = await open_backend(url=own_server.url)
     answered: list[str] = []
@@ -191,6 +206,7 @@ async def test_a_pool_that_stays_exhausted_is_503(open_backend: Opener, connect:
     cancel = Commit(transitions=(make_transition(LifecycleEvent.CANCEL, job.id),))
     answers = await asyncio.gather(*(backend.commit([cancel]) for _ in range(4)), return_exceptions=True)
     assert all(isinstance(answer, BackendUnavailableError) for answer in answers)
+    assert any("No connection" in str(answer) for answer in answers)
     await lock.execute("ROLLBACK")
     await until_it_works(backend)
 

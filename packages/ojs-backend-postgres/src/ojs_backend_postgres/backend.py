@@ -14,7 +14,7 @@ import msgspec
 from ojs_backend_postgres import claiming, schema
 from ojs_backend_postgres.committing import Call, note_of, split
 from ojs_backend_postgres.config import PostgresConfig
-from ojs_backend_postgres.connections import Connections, connect
+from ojs_backend_postgres.connections import Connections, connect, pause
 from ojs_backend_postgres.errors import FAULTS, unavailable
 from ojs_backend_postgres.listing import list_events, list_jobs
 from ojs_backend_postgres.migrations import STEPS, Step, script
@@ -321,9 +321,7 @@ class PostgresBackend(Backend):
         more = False
         while True:
             if not more:
-                # Nothing sets this event: the wait is the pause.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), COUNT_UP_S)
+                await pause(COUNT_UP_S)
             try:
                 more = await self._background.fetch_value(self._queries.count_up)
             except BackendUnavailableError as error:

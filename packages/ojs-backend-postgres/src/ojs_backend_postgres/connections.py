@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
 
 from ojs_backend_postgres.config import PostgresConfig
 from ojs_backend_postgres.errors import FAULTS, LOST_RACES, closed, unavailable
+from ojs_core.errors import BackendUnavailableError
 
 Answer = TypeVar("Answer")
 
@@ -19,6 +20,13 @@ ATTEMPTS = 5
 IDLE_S = 300.0
 GRACE_MS = 1000
 """How much longer the client waits than the server works, so that the server's own word comes first."""
+
+
+async def pause(seconds: float, unless: asyncio.Event | None = None) -> None:
+    """Wait, but no longer than until `unless` is set. `asyncio.wait_for` before 3.12 may swallow a cancellation."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await (unless or asyncio.Event()).wait()
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg says nothing of its types
@@ -148,7 +156,10 @@ class Connections:
         pool = self._pool
         if pool is None:
             raise closed()
-        connection = await pool.acquire(timeout=patience_s)
+        try:
+            connection = await pool.acquire(timeout=patience_s)
+        except TimeoutError as error:
+            raise BackendUnavailableError("No connection to the database could be had in time.") from error
         try:
             yield connection
         except LOST_RACES:

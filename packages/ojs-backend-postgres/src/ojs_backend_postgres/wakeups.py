@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from ojs_backend_postgres.config import PostgresConfig
-from ojs_backend_postgres.connections import connect
+from ojs_backend_postgres.connections import connect, pause
 from ojs_backend_postgres.errors import FAULTS
 
 log = logging.getLogger("ojs.postgres")
@@ -55,9 +55,12 @@ class Wakeups:
         self._told = asyncio.Event()
         self._news: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        # Beside the cancellation of the tasks, which a connection attempt may swallow.
+        self._closed = False
 
     async def open(self) -> None:
         """Listen. Raises what the driver raises."""
+        self._closed = False
         await self._connect()
         self._tasks = [
             asyncio.create_task(self._keep_listening(), name="ojs-postgres-listen"),
@@ -66,6 +69,7 @@ class Wakeups:
 
     async def close(self) -> None:
         """Tell what was not told yet, and disconnect."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -103,9 +107,8 @@ class Wakeups:
             self._ring(None)
 
     async def _keep_listening(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), CHECK_S)
+        while not self._closed:
+            await pause(CHECK_S, unless=self._lost)
             if self._lost.is_set() or not await self._is_there():
                 await self._connect_again()
                 self._ring(None)
@@ -123,30 +126,27 @@ class Wakeups:
         return True
 
     async def _connect_again(self) -> None:
-        pause, longest = RETRY_S
+        wait_s, longest_s = RETRY_S
         self._connection = None
         log.warning("The connection for wake-ups was lost; it is made again.")
-        while True:
+        while not self._closed:
             try:
                 await self._connect()
             except FAULTS:
-                # Nothing sets this event: the wait is the pause.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.Event().wait(), pause)
-                pause = min(2 * pause, longest)
+                await pause(wait_s)
+                wait_s = min(2 * wait_s, longest_s)
             else:
                 return
 
     async def _keep_telling(self) -> None:
-        while True:
+        while not self._closed:
             await self._told.wait()
             self._told.clear()
             connection = self._connection
             if connection is not None:
                 with contextlib.suppress(*FAULTS):
                     await self._send(connection)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), PAUSE_S)
+            await pause(PAUSE_S)
 
     async def _send(self, connection: asyncpg.Connection) -> None:
         if self._news:
