@@ -244,6 +244,23 @@ async def test_a_slow_consumer(
     assert "Slow Consumer" not in (own_server.folder / "log").read_text(encoding="utf-8")
 
 
+async def test_closing_while_nats_is_away_ends_everything(
+    open_nats: NATSOpener, own_server: NatsServer, own_config: NATSConfig
+) -> None:
+    """Whatever the connection was about to do: nothing goes on trying."""
+    before = asyncio.all_tasks()
+    for turns in range(20):
+        backend = await open_nats(own_config)
+        await asyncio.to_thread(own_server.kill)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await backend.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while asyncio.all_tasks() - before:
+                await asyncio.sleep(0)
+        await asyncio.to_thread(own_server.start)
+
+
 async def test_a_large_change_is_whole_or_absent(backend: NATSBackend, own_server: NatsServer) -> None:
     """A batch over `max_payload` goes in several messages; a crash between them leaves nothing of it."""
     big = [make_new(args=raw(["x" * 100_000])) for _ in range(50)]

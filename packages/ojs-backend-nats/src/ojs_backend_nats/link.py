@@ -41,6 +41,8 @@ class Link:
         self._inbox = ""
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._over = False
+        """Closed for good. The client's loop that reconnects may miss that it was cancelled: its callbacks end it."""
         self._last_error: Exception | None = None
         self._hopeless: asyncio.Future[SettingsError] | None = None
         """Why trying again to connect makes no sense."""
@@ -78,9 +80,11 @@ class Link:
             raise self._explained(self._last_error or error) from error
         finally:
             if not client.is_connected:
+                self._over = True
                 connecting.cancel()
                 await asyncio.gather(connecting, return_exceptions=True)
-                await client.close()
+                self._over = False
+                await self._end(client)
         self._client = client
         found = client.connected_server_version
         if (found.major, found.minor) < MINIMUM:
@@ -148,8 +152,19 @@ class Link:
         """Disconnect. Safe to call twice."""
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await self._end(client)
         self._fail_all(closed())
+
+    async def _end(self, client: Client) -> None:
+        try:
+            await client.close()
+        except asyncio.CancelledError:
+            # Of a client that was just reconnecting: it cancels what it then waits for itself.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        finally:
+            self._over = True
 
     def _connected(self) -> Client:
         if self._client is None:
@@ -214,6 +229,8 @@ class Link:
                 answer.set_exception(error)
 
     async def _on_error(self, error: Exception) -> None:
+        if self._over:
+            raise asyncio.CancelledError
         self._last_error = error
         explained = self._explained(error)
         if isinstance(explained, SettingsError) and self._hopeless is not None and not self._hopeless.done():
@@ -229,5 +246,7 @@ class Link:
         self._lost()
 
     async def _on_reconnected(self) -> None:
+        if self._over:
+            raise asyncio.CancelledError
         _log.warning("The connection to NATS is back.")
         self._lost()
