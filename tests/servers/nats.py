@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -113,11 +114,22 @@ class NatsServer:
             with contextlib.suppress(OSError, urllib.error.URLError):
                 if urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/healthz", timeout=1).status == OK:
                     return
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.02)
+            self.pass_time()
             if self._process.returncode is not None or time.monotonic() > deadline:
                 log = (self.folder / "log").read_text(encoding="utf-8", errors="replace")
                 pytest.fail(f"nats-server did not start:\n{log[-2000:]}")
+
+    def leads_all(self) -> bool:
+        """Return whether this server leads its cluster's JetStream, and no other server of it is away."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/jsz", timeout=PATIENCE_S) as answer:
+            others = json.load(answer).get("meta_cluster", {}).get("replicas", [])
+        return bool(others) and all(other.get("current") and not other.get("offline") for other in others)
+
+    def pass_time(self) -> None:
+        """Let a moment pass: nothing tells when a server has got further."""
+        assert self._process is not None, "not started"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.02)
 
     def pause(self) -> None:
         """Stop it from running, and wait until it has stopped."""
@@ -166,9 +178,17 @@ def make_cluster(folder: Path, size: int = 3) -> list[NatsServer]:
     ]
 
 
-def start_all(servers: Sequence[NatsServer]) -> None:
-    """Start servers together, since none serves JetStream before most are there."""
+def start_together(servers: Sequence[NatsServer]) -> None:
+    """Start servers that need each other to be up."""
     for server in servers:
         server.launch()
     for server in servers:
         server.wait()
+
+
+def start_all(servers: Sequence[NatsServer]) -> None:
+    """Start all servers of a cluster, and wait until they know each other."""
+    start_together(servers)
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(server.leads_all() for server in servers) and time.monotonic() < deadline:
+        servers[0].pass_time()

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import nats
 import pytest
-from tests.servers.nats import NatsServer, make_cluster, start_all
+from tests.servers.nats import NatsServer, make_cluster, start_all, start_together
 from tests.servers.nats_fixtures import NATSOpener
 
 from ojs_backend_nats.backend import NATSBackend
@@ -130,7 +130,7 @@ async def test_without_most_of_them_nothing_is_answered(
         await asyncio.to_thread(server.kill)
     with pytest.raises(BackendUnavailableError):
         await insert_one(backend)
-    start_all(cluster[1:])
+    start_together(cluster[1:])
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:

@@ -76,7 +76,11 @@ class NATSBackend(Backend):
             await parts.link.open()
             await parts.stream.prepare()
             await parts.stream.set_replicas()
-            await parts.follower.ready()
+            try:
+                await parts.follower.ready()
+            except BackendUnavailableError:
+                # A stream that just gets more copies may lose a consumer that is made meanwhile.
+                await parts.follower.ready()
         except BaseException:
             await parts.close()
             raise
