@@ -167,7 +167,7 @@ async def test_a_connection_cut_off_in_the_middle_leaves_nothing_half_done(
 
 
 async def test_a_statement_that_takes_too_long(open_backend: Opener, sql: asyncpg.Connection, connect: Connect) -> None:
-    backend = await open_backend(timeout_ms=100)
+    backend = await open_backend(timeout_ms=1000)
     await backend.reset()
     job = await insert_one(backend)
     lock = await hold_back(connect, job.id)

@@ -57,6 +57,15 @@ class BackendWrapper(Backend):
     async def reset(self) -> None:
         await self.around(self.inner.reset)
 
+    async def migrate(self) -> list[str]:
+        return await self.around(self.inner.migrate)
+
+    async def pending_migrations(self) -> list[str]:
+        return await self.around(self.inner.pending_migrations)
+
+    def migration_script(self) -> str:
+        return self.inner.migration_script()
+
     async def warnings(self) -> list[str]:
         return await self.around(self.inner.warnings)
 
