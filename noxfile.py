@@ -41,6 +41,11 @@ STORES = {
 BACKENDS = ("memory", "sqlite", *STORES)
 
 
+def beside_store(backend: str) -> tuple[str, ...]:
+    """Return what to put before a command so that it runs beside a server of that store."""
+    return ("python", "-m", "tests.servers.beside", backend)
+
+
 def install_tools(session: nox.Session, *groups: str) -> None:
     """Install the tools of some dependency groups."""
     session.install("-c", CONSTRAINTS, *nox.project.dependency_groups(PROJECT, *groups))
@@ -150,7 +155,7 @@ def conformance(session: nox.Session, backend: str, workers: int) -> None:
     if backend in STORES:
         # The store's server comes with the test tools.
         install_all(session, "tests")
-        beside = ("python", "-m", "tests.servers.beside", backend)
+        beside = beside_store(backend)
         arguments += [word for variable in STORES[backend] for word in ("--env", variable)]
     else:
         install_all(session)
@@ -171,9 +176,10 @@ def run_cases(
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure rates and latencies. -- [arguments of the benchmark]."""
+    """Measure rates and latencies, beside a store that is started for it. -- [arguments of the benchmark]."""
     install_all(session, "tests")
-    session.run("python", "benchmarks/bench.py", *session.posargs)
+    beside = next((beside_store(name) for name in STORES if name in session.posargs), ())
+    session.run(*beside, "python", "benchmarks/bench.py", *session.posargs)
 
 
 @nox.session
