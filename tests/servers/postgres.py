@@ -24,6 +24,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from ojs_core.testing.conformance.servers import free_ports
+
 PATIENCE_S = 60
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """For tests of contents: a power loss is not what they are about."""
@@ -64,12 +66,6 @@ def chosen_version(found: dict[int, Path]) -> int:
     return int(wanted)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Account:
     """The user a server runs as: oneself, or somebody unprivileged if one is root."""
 
@@ -100,7 +96,7 @@ class PostgresServer:
 
     def __init__(self, binaries: Path, *, copied: PostgresServer | None = None, **options: str) -> None:
         self.binaries = binaries
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self._account = Account()
         self._folder = self._account.make_folder("ojs-pg-")
         self._data = self._folder / "data"
@@ -259,7 +255,7 @@ class PgBouncer:
     BINARY = Path("/usr/sbin/pgbouncer")
 
     def __init__(self, server: PostgresServer, connections: int) -> None:
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.url = f"postgresql://{server.user}@127.0.0.1:{self.port}/postgres"
         account = Account()
         self._folder = account.make_folder("ojs-bouncer-")

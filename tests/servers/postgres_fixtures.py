@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from tests.servers.missing import missing
 from tests.servers.postgres import FAST, PostgresServer, chosen_version, installations
 
 from ojs_backend_postgres.config import PostgresConfig
-
-
-def missing(what: str) -> NoReturn:
-    """Give up for want of a program: fail in CI, which has to bring it, and skip elsewhere."""
-    if "CI" in os.environ:
-        pytest.fail(f"needs {what}")
-    pytest.skip(f"needs {what}")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from tests.servers.missing import missing
+
+from ojs_core.testing.conformance.servers import free_ports
 
 PATIENCE_S = 30
 """Longest wait for anything that is bound to happen."""
@@ -46,19 +47,8 @@ def find_program(kind: str) -> str:
     """Return the program of a kind of server; without it the test is skipped, or fails where CI is set."""
     program = PROGRAMS[kind]()
     if program is None:
-        reason = f"no {kind} server is installed: see tests/servers/redis.py"
-        if "CI" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"a {kind} server: see tests/servers/redis.py")
     return program
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class RedisServer:
@@ -88,7 +78,7 @@ class RedisServer:
     def start(self) -> Self:
         """Start, and wait until it answers; the first time on a free port."""
         for _ in range(STARTS_MAX):
-            port = self.port or free_port()
+            port = self.port or free_ports(1)[0]
             if self._launch(port):
                 self.port = port
                 return self

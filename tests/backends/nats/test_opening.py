@@ -13,11 +13,12 @@ import msgspec
 import nats
 import nkeys
 import pytest
-from tests.servers.nats import NatsServer, free_ports
+from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
 
 from ojs_backend_nats.config import NATSConfig
 from ojs_core.errors import BackendUnavailableError, SettingsError
+from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import claim_ids, insert_one
 
 SEED = b"SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"

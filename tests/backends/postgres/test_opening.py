@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 from tests.backends.postgres.conftest import Opener
-from tests.servers.postgres import PostgresServer, free_port
+from tests.servers.postgres import PostgresServer
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.config import PostgresConfig
 from ojs_backend_postgres.migrations import STEPS
 from ojs_backend_postgres.schema import check_version
 from ojs_core.errors import BackendUnavailableError, SettingsError
+from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import claim_ids, insert_one
 
 SHAPE = """
@@ -103,13 +104,13 @@ def test_an_old_server_is_refused() -> None:
 
 async def test_a_missing_server_or_database(postgres: PostgresServer, open_backend: Opener) -> None:
     with pytest.raises(BackendUnavailableError, match="cannot be reached"):
-        await open_backend(url=f"postgresql://postgres@127.0.0.1:{free_port()}/postgres")
+        await open_backend(url=f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/postgres")
     with pytest.raises(BackendUnavailableError, match="no such database"):
         await open_backend(url=postgres.url_of("nothing"))
 
 
 async def test_several_hosts_of_which_one_is_there(postgres: PostgresServer, open_backend: Opener) -> None:
-    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{postgres.port}"
+    hosts = f"127.0.0.1:{free_ports(1)[0]},127.0.0.1:{postgres.port}"
     backend = await open_backend(url=f"postgresql://postgres@{hosts}/postgres?target_session_attrs=primary")
     await backend.ping()
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.backends.postgres.conftest import Opener
+from tests.servers.missing import missing
 from tests.servers.postgres import PgBouncer, PostgresServer
-from tests.servers.postgres_fixtures import missing
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.config import PostgresConfig

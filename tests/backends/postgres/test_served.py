@@ -22,12 +22,13 @@ import pytest
 from tests.crash.history import Store, summary, violations
 from tests.crash.load import CRON, Load
 from tests.crash.servers import Client, Server
-from tests.servers.postgres import PostgresServer, free_port
+from tests.servers.postgres import PostgresServer
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.config import PostgresConfig
 from ojs_core.backend import JobQuery
 from ojs_core.job import Job, encode_record
+from ojs_core.testing.conformance.servers import free_ports
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
 SEED = int(os.environ.get("CRASH_SEED", "1"))
@@ -134,7 +135,7 @@ def test_migrating_from_the_command_line(own_server: PostgresServer) -> None:
 
 
 def test_a_database_that_is_not_there(postgres: PostgresServer) -> None:
-    away = command("check", DATABASE_URL=f"postgresql://postgres:secret@127.0.0.1:{free_port()}/postgres")
+    away = command("check", DATABASE_URL=f"postgresql://postgres:secret@127.0.0.1:{free_ports(1)[0]}/postgres")
     assert (away.returncode, "store: cannot be used: The database cannot be reached." in away.stdout) == (1, True)
     assert "secret" not in away.stdout + away.stderr
     unknown = command("migrate", DATABASE_URL=postgres.url_of("nothing"))

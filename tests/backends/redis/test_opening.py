@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 from tests.backends.redis.conftest import MakeBackend
-from tests.servers.redis import RedisServer, free_port
+from tests.servers.redis import RedisServer
 
 from ojs_backend_redis.config import Durability
 from ojs_core.errors import BackendUnavailableError, SettingsError
+from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import insert_one, read
 
 MakeServer = Callable[..., RedisServer]
@@ -18,7 +19,7 @@ SAFE = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
 
 
 async def test_nobody_there(make_backend: MakeBackend) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     expected = f"Redis cannot be reached. REDIS_URL names 127.0.0.1:{port}."
     with pytest.raises(BackendUnavailableError, match=f"^{re.escape(expected)}$"):
         await make_backend(f"redis://somebody:secret@127.0.0.1:{port}")
