@@ -13,14 +13,17 @@ import msgspec
 import nats
 import nkeys
 import pytest
+from nats.aio.msg import Msg
 from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
 
 from ojs_backend_nats.config import NATSConfig
+from ojs_backend_nats.link import Link
 from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import claim_ids, insert_one
 
+PATIENCE_S = 30
 SEED = b"SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"
 """An nkey of the documentation, known to everyone."""
 
@@ -196,3 +199,27 @@ async def test_advice(open_nats: NATSOpener) -> None:
     """One copy is one disk, and NATS flushes it now and then: that is said, with what to do."""
     warnings = await (await open_nats()).warnings()
     assert any("sync_interval" in warning and "OJS_NATS_REPLICAS" in warning for warning in warnings)
+
+
+async def test_a_request_nobody_hears_yet_is_sent_again(nats_server: NatsServer, nats_config: NATSConfig) -> None:
+    """Servers of a cluster learn a moment later who answers for a stream: a request before that reached nobody."""
+    link = Link(nats_config, lambda: None)
+    await link.open()
+    answerer = await nats.connect(nats_server.url)
+
+    async def answer(message: Msg) -> None:
+        await message.respond(b"here")
+
+    subject = f"{nats_config.subject}.unheard"
+    try:
+        request = asyncio.create_task(link.request(subject, b"anybody?"))
+        async with asyncio.timeout(PATIENCE_S):
+            while link.requests < 2:
+                await asyncio.sleep(0)
+        await answerer.subscribe(subject, cb=answer)
+        assert (await request).data == b"here"
+        with pytest.raises(BackendUnavailableError, match="nobody answers"):
+            await link.request(f"{subject}.ever")
+    finally:
+        await answerer.close()
+        await link.close()

@@ -24,6 +24,10 @@ RECONNECT_WAIT_S = 0.25
 PING_S = 10
 """Silence after which the client asks the server whether it is still there; the third unanswered time ends it."""
 NO_RESPONDERS = "503"
+UNHEARD_S = 1.0
+"""How long a request that no server heard is sent again. The servers of a cluster tell each other who answers for a
+stream; for a moment after it was made, or got another leader, they may not know it yet."""
+UNHEARD_WAIT_S = 0.05
 MINIMUM = (2, 10)
 
 _log = logging.getLogger("ojs.nats")
@@ -194,6 +198,16 @@ class Link:
 
     async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
         """Send a message and return the answer to it. Raises `BackendUnavailableError`: sent or not, nobody knows."""
+        deadline = asyncio.get_running_loop().time() + min(UNHEARD_S, self._config.timeout_s)
+        while True:
+            message = await self._request_once(subject, payload, headers)
+            if message.headers is None or message.headers.get("Status") != NO_RESPONDERS:
+                return message
+            if asyncio.get_running_loop().time() >= deadline:
+                raise BackendUnavailableError("JetStream is not available: nobody answers for the stream.")
+            await asyncio.sleep(UNHEARD_WAIT_S)  # noqa: TID251 - nothing tells a client when they know
+
+    async def _request_once(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Msg:
         client = self._connected()
         if not client.is_connected:
             # What was sent now would wait in a buffer, and happen some time later.
@@ -214,8 +228,6 @@ class Link:
             raise BackendUnavailableError("NATS did not take a request.") from error
         finally:
             del self._waiting[token]
-        if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-            raise BackendUnavailableError("JetStream is not available: nobody answers for the stream.")
         return message
 
     async def _answered(self, message: Msg) -> None:
