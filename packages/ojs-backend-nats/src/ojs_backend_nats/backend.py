@@ -57,6 +57,8 @@ SPANS = 64
 class NATSBackend(Backend):
     """One stream, shared by any number of servers."""
 
+    groups_at_once = 3
+
     def __init__(self, config: NATSConfig) -> None:
         self._config = config
         self._callbacks: list[WakeCallback] = []

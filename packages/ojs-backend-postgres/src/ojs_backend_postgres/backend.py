@@ -72,6 +72,8 @@ _FAR_FUTURE = 2**62
 class PostgresBackend(Backend):
     """One schema of a database, shared by any number of servers."""
 
+    groups_at_once = 2
+
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._queries = Queries(config.schema)

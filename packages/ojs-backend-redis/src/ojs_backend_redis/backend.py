@@ -75,6 +75,8 @@ READ_AT_ONCE = 500
 class RedisBackend(Backend):
     """One store: all keys with one prefix, in one slot of a cluster."""
 
+    groups_at_once = 3
+
     def __init__(self, config: RedisConfig) -> None:
         self._config = config
         self._root = config.root

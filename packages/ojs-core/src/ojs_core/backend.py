@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 
@@ -352,6 +352,13 @@ class EventStore(ABC):
 
 class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, EventStore):
     """A store behind the seam."""
+
+    groups_at_once: ClassVar[int] = 1
+    """Groups of commits, and of claims, a server process may have under way at once.
+
+    With more than one the next group is made while the store works on the one before. They are smaller then, so a store
+    with one writer, or one that does its work in this process, is better off with one.
+    """
 
     @property
     @abstractmethod
