@@ -21,5 +21,5 @@ def own_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def own_config(own_server: NatsServer, nats_config: NATSConfig) -> NATSConfig:
-    """Settings for that server; a request may take two seconds."""
-    return msgspec.structs.replace(nats_config, servers=(own_server.url,), timeout_ms=2000)
+    """Settings for that server."""
+    return msgspec.structs.replace(nats_config, servers=(own_server.url,))
