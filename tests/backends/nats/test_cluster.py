@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
+from tests.backends.nats.conftest import recovered
 from tests.servers.nats import NatsServer, make_cluster, start_all, start_together
 from tests.servers.nats_fixtures import NATSOpener
 
@@ -32,16 +32,6 @@ def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
     finally:
         for server in servers:
             server.stop()
-
-
-async def recovered(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat a call, as a client told to retry does, until it is served."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                return await call()
-            except BackendUnavailableError:
-                await asyncio.sleep(0)
 
 
 async def check_claimable(backend: NATSBackend, job_id: str) -> None:
