@@ -279,7 +279,7 @@ class Stream:
     async def read(self, sequence: int) -> Message | None:
         """Return one message, or None if it was removed."""
         try:
-            answer = await self._ask(f"STREAM.MSG.GET.{self._config.stream}", {"seq": sequence})
+            answer = await self._ask(f"STREAM.MSG.GET.{self._config.stream}", {"seq": sequence}, repeatable=True)
         except RefusedByStore as error:
             if error.code == NO_MESSAGE_FOUND:
                 return None
