@@ -83,8 +83,8 @@ async def test_closing_does_not_wait_for_a_server_that_is_gone(
 ) -> None:
     addresses = ",".join([f"127.0.0.1:{own_server.port}"] * hosts)
     for _ in range(5):
-        # Whatever waits for the server would wait for longer than we do.
-        backend = await open_backend(url=f"postgresql://postgres@{addresses}/postgres", timeout_ms=60_000)
+        # Whatever waits for the server waits for longer than we do.
+        backend = await open_backend(url=f"postgresql://postgres@{addresses}/postgres")
         own_server.kill()
         with pytest.raises(BackendUnavailableError):
             await backend.claim([make_claim()])
