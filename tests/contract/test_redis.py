@@ -44,7 +44,7 @@ class OnRedis(BackendContract):
 
 
 def maker(url: str) -> Callable[[], Backend]:
-    config = RedisConfig(target=parse_url(url), prefix=f"t{next(_numbers)}")
+    config = RedisConfig(target=parse_url(url), prefix=f"t{next(_numbers)}", timeout_ms=60_000)
     return lambda: RedisBackend(config)
 
 

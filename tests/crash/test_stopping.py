@@ -17,7 +17,7 @@ from ojs_core.ids import uuid7
 PRODUCERS = 8
 WORKERS = 8
 POLLERS = 20
-AT_ONCE_S = 10
+AT_ONCE_S = 20
 """A busy machine may take a while; waiting for jobs in vain would take longer."""
 
 
