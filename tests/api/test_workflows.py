@@ -169,6 +169,22 @@ async def test_cancelling(api, check, refused) -> None:
     refused(await api.send("DELETE", f"{PATH}/{view['id']}"), 409, "conflict", current_state="cancelled")
 
 
+async def test_a_job_of_a_cancelled_workflow_is_not_run_again(api, check) -> None:
+    """C-WF-18, C-OPS-31: its failure is kept, and no retry is announced. Given back, it is not offered to others."""
+    view = await start(api, check, type="group", jobs=[job("one"), job("two")])
+    failing, returned = await api.fetch(count=2)
+    await api.ask("DELETE", f"{PATH}/{view['id']}")
+    error = {"message": "It failed.", "code": "E", "retryable": True}
+    response = await api.send("POST", f"/ojs/v1/jobs/{failing['id']}/nack", {"error": error})
+    nacked = check(response, 200, shapes.NackAnswer)
+    assert (nacked["state"], nacked["cancelled_at"], nacked["attempt"]) == ("cancelled", NOW_TEXT, 1)
+    assert nacked["job"]["error"]["message"] == "It failed."
+    assert not {"next_attempt_at", "retry_delay_ms", "completed_at"} & (nacked.keys() | nacked["job"].keys())
+    response = await api.send("POST", f"/ojs/v1/jobs/{returned['id']}/nack", {"requeue": True})
+    assert check(response, 200, shapes.NackAnswer)["state"] == "cancelled"
+    assert await api.fetch(count=2) == []
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("workflow_id", [ABSENT, "x", "wf_1"])
 async def test_an_unknown_workflow_is_not_found(api, refused, method, workflow_id) -> None:

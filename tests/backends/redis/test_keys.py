@@ -10,8 +10,9 @@ from tests.servers.redis import RedisServer
 from ojs_backend_redis import scripts
 from ojs_backend_redis.backend import RedisBackend
 from ojs_core.backend import Commit, Removal
+from ojs_core.failing import plan_failure
 from ojs_core.job import JobState
-from ojs_core.lifecycle import LifecycleEvent, Retention, plan_ack, plan_failure
+from ojs_core.lifecycle import LifecycleEvent, Retention, plan_ack
 from ojs_core.testing.clock import DAY, HOUR, MINUTE, NOW
 from ojs_core.testing.contract.steps import accept, apply, claim, claim_ids, insert, insert_one
 from ojs_core.testing.factories import make_beat, make_error, make_new, make_transition, make_unique

@@ -25,6 +25,7 @@ from ojs_core.backend import (
 from ojs_core.envelope import JobRequest, at_index, new_job
 from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import EventDraft
+from ojs_core.failing import plan_failure, plan_requeue
 from ojs_core.job import Job, JobState, replace_fields
 from ojs_core.lifecycle import (
     Transition,
@@ -34,8 +35,6 @@ from ojs_core.lifecycle import (
     plan_activate,
     plan_cancel,
     plan_expire,
-    plan_failure,
-    plan_requeue,
     plan_revive,
     retention_ends,
 )
@@ -230,7 +229,7 @@ class JobService:
         fence = parse_lease_id(lease_id)
 
         def plan(job: Job) -> Transition:
-            return plan_requeue(job, context.clock.now(), worker_id=worker_id, fence=fence)
+            return plan_requeue(job, context.clock.now(), context.retention, worker_id=worker_id, fence=fence)
 
         return (await self._decide(job_id, plan)).job
 
