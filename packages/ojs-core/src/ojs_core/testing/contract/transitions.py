@@ -259,7 +259,7 @@ class TransitionContract(BackendFixtures):
         assert (await apply(backend, revive)).job.wake_at == NOW + 7
 
     async def test_a_swap_may_leave_a_job_active(self, backend: Backend) -> None:
-        """Its run goes on: the holder, the lease and the numbers stay, and the clock comes when it is told (C-WF-18)."""
+        """Its run goes on: holder, lease and numbers stay, and the clock comes when it is told (C-WF-18)."""
         job = await job_in(backend, JobState.ACTIVE, worker_id="w", expires_at=NOW + 1, workflow_id=make_id())
         mark = plan_abandon(job, NOW, Retention())
         assert mark is not None
