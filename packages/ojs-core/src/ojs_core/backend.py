@@ -393,7 +393,11 @@ class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, Event
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the store answers, else raise `BackendUnavailableError`."""
+        """Return if the store answers and, as far as it can tell without a change, takes changes.
+
+        Else raises `BackendUnavailableError`. A store that is full, but lets jobs end, takes changes. Leaves nothing
+        behind, and is asked every few seconds.
+        """
 
     @abstractmethod
     async def reset(self) -> None:
