@@ -262,3 +262,16 @@ async def test_depth_and_size_have_limits(api, refused) -> None:
     refused(await api.send("POST", PATH, {"type": "chain", "steps": [deep]}), 400, "invalid_request")
     response = await api.send("POST", PATH, {"type": "group", "jobs": [job()] * 10_001})
     refused(response, 400, "invalid_request", field="jobs")
+    definition = {"type": "group", "options": {"tags": ["x" * 500_000]}, "jobs": [job()] * 200}
+    refused(await api.send("POST", PATH, definition), 413, "envelope_too_large", max_bytes=64 * 1024 * 1024)
+
+
+async def test_a_workflow_is_no_larger_than_a_batch(serving, refused) -> None:
+    """C-BLK-05: what an operator allows a batch; nested jobs count."""
+    async with serving(batch_max=3) as api:
+        manifest = await api.ask("GET", "/ojs/manifest")
+        assert manifest["limits"]["max_workflow_jobs"] == 3
+        assert (await api.send("POST", PATH, {"type": "chain", "steps": [job()] * 3})).status_code == 201
+        nested = {"type": "group", "jobs": [{"type": "chain", "steps": [job()] * 2}, job()]}
+        for definition in ({"type": "group", "jobs": [job()] * 4}, nested):
+            refused(await api.send("POST", PATH, definition), 400, "invalid_request")

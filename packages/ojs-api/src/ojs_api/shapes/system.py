@@ -33,6 +33,7 @@ class Limits(Struct, kw_only=True):
     max_page: Count
     max_workflow_depth: Count
     max_workflow_jobs: Count
+    max_workflow_bytes: Count
 
 
 class Manifest(Struct, kw_only=True):

@@ -56,9 +56,14 @@ class WorkflowService:
         self._advancing: dict[str, Coalescer[Job, None]] = {}
 
     async def create(self, envelope: dict[str, Any], raw: dict[str, Raw]) -> dict[str, Any]:
-        """Create and start a workflow; return its view. Raises `InvalidRequestError`, `DuplicateJobError`."""
+        """Create and start a workflow; return its view.
+
+        Raises `InvalidRequestError`, `EnvelopeTooLargeError`, `UnsupportedError`, `DuplicateJobError`.
+        """
         now = self._context.clock.now()
-        advanced = start(parse_workflow(envelope, raw, now, workflow_id=uuid7(now)), now)
+        members_max = self._context.settings.batch_max
+        parsed = parse_workflow(envelope, raw, now, workflow_id=uuid7(now), members_max=members_max)
+        advanced = start(parsed, now)
         step = _Step()
         step.take(advanced, 0)
         answer = await self._context.commits.ask(step.commit(now))
