@@ -59,6 +59,7 @@ async def manifest(call: Call) -> Reply:
             "durable": capabilities.durable,
             "limits": {
                 "max_envelope_bytes": ENVELOPE_MAX_BYTES,
+                "max_result_bytes": ENVELOPE_MAX_BYTES,
                 "max_body_bytes": settings.body_max_bytes,
                 "max_batch": settings.batch_max,
                 "max_page": PAGE_MAX,

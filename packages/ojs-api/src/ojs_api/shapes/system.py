@@ -28,6 +28,7 @@ class Limits(Struct, kw_only=True):
     """What a request may hold."""
 
     max_envelope_bytes: Count
+    max_result_bytes: Count
     max_body_bytes: Count
     max_batch: Count
     max_page: Count

@@ -22,7 +22,7 @@ from ojs_core.backend import (
     Refused,
     Removal,
 )
-from ojs_core.envelope import JobRequest, at_index, new_job
+from ojs_core.envelope import JobRequest, at_index, check_size, new_job
 from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import EventDraft
 from ojs_core.failing import plan_failure, plan_requeue
@@ -187,7 +187,12 @@ class JobService:
     async def ack(
         self, job_id: str, *, result: Raw | None = None, worker_id: str | None = None, lease_id: str | None = None
     ) -> Job:
-        """Complete an active job. Raises `NotFoundError`, or `StateConflictError` for anyone but its holder."""
+        """Complete an active job. Raises `NotFoundError`, or `StateConflictError` for anyone but its holder.
+
+        A result larger than a job may be is refused, and the job stays active (C-JSON-14): workflows keep results too.
+        """
+        if result is not None:
+            check_size(result, "A result")
         context = self._context
         context.remembered.pop(job_id, None)
         transition = plan_ack(
