@@ -226,6 +226,8 @@ async def test_a_database_that_takes_no_changes(own_server: PostgresServer, open
     await until_reading_works(backend, job.id)
     with pytest.raises(BackendUnavailableError, match="takes no changes"):
         await insert_one(backend)
+    with pytest.raises(BackendUnavailableError, match="takes no changes"):
+        await backend.ping()
     own_server.set("default_transaction_read_only", "off")
     await until_it_works(backend)
     assert len((await claim(backend, count=5)).jobs) == 1

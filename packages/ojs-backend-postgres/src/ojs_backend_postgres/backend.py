@@ -124,7 +124,7 @@ class PostgresBackend(Backend):
         await self._background.close()
 
     async def ping(self) -> None:
-        await self._background.ping(PING_S)
+        await self._background.ping(self._queries.ping, PING_S)
 
     async def reset(self) -> None:
         await self._background.execute(self._queries.reset)

@@ -126,7 +126,7 @@ class RedisBackend(Backend):
         await self._client.close()
 
     async def ping(self) -> None:
-        await self._client.ask(("PING",))
+        await self._client.read(scripts.PING)
 
     async def reset(self) -> None:
         # The counters of the store and the stream itself stay: places and event numbers only grow.
