@@ -46,6 +46,9 @@ def session_settings(config: PostgresConfig) -> dict[str, str]:
         # Plans are made when tables are small and kept when they are not.
         "enable_seqscan": "off",
         "jit": "off",
+        # Whatever the role or the database has as its default: the functions take locks, and then look at what is there
+        # by then. The snapshot of a stricter level is older than the locks.
+        "default_transaction_isolation": "read committed",
     }
     if config.durability != "server":
         settings["synchronous_commit"] = config.durability
@@ -85,7 +88,9 @@ class Connections:
         self._purpose = purpose
         self._pool: asyncpg.Pool | None = None
         settings = session_settings(config)
-        self._begin = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in settings.items())
+        self._begin = "BEGIN ISOLATION LEVEL READ COMMITTED; " + " ".join(
+            f"SET LOCAL {name} = '{value}';" for name, value in settings.items()
+        )
 
     async def open(self) -> None:
         """Make the first connection. Raises what the driver raises."""
