@@ -35,6 +35,9 @@ def split(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
     A commit that both holds and swaps ends its group: whether its swaps happen depends on its holds, and a later hold
     would depend on that.
     """
+    if len(commits) == 1:
+        yield commits
+        return
     begin = 0
     group = _Group()
     for place, commit in enumerate(commits):
