@@ -34,6 +34,15 @@ _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 
+_MOUNT = (
+    'mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec '
+    # PostgreSQL does not want to be root there either; and a new name space undoes PR_SET_PDEATHSIG.
+    'unshare --user --map-user=1000 --map-group=1000 setpriv --pdeathsig QUIT "$@"'
+)
+MOUNT = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _MOUNT)
+"""Runs a command that has a file system in memory to itself: then its size in bytes, where, and the command."""
+
+
 def _end_with_parent() -> None:
     """Have the kernel end this process when its parent is killed before it could (Linux)."""
     if sys.platform == "linux":
@@ -78,9 +87,23 @@ class Account:
 
     def make_folder(self, prefix: str) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
+        self.give(folder)
+        return folder
+
+    def give(self, folder: Path) -> None:
+        """Make a folder that oneself made the user's."""
         if self._root:
             shutil.chown(folder, UNPRIVILEGED, self._group)
-        return folder
+
+    def can_mount(self) -> bool:
+        """Return whether this system lets the user mount a file system for a process of its own."""
+        folder = self.make_folder("ojs-room-")
+        try:
+            return self.popen([*MOUNT, 100_000, folder, "true"], stderr=subprocess.DEVNULL).wait(PATIENCE_S) == 0
+        except FileNotFoundError:
+            return False
+        finally:
+            folder.rmdir()
 
     def popen(self, command: list[object], **options: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen([str(word) for word in command], **self._options, **options)  # noqa: S603
@@ -89,18 +112,27 @@ class Account:
 class PostgresServer:
     """One server on a free port of the loopback, with a data directory of its own.
 
-    `options` are settings of the server; every start keeps the port and the data.
+    `options` are settings of the server; every start keeps the port and the data. `room`: how many bytes a file system
+    of its own has that is at `room` for this server alone, and ends with it (see `can_mount`).
     """
 
     user = "postgres"
 
-    def __init__(self, binaries: Path, *, copied: PostgresServer | None = None, **options: str) -> None:
+    def __init__(
+        self, binaries: Path, *, copied: PostgresServer | None = None, room: int | None = None, **options: str
+    ) -> None:
         self.binaries = binaries
         self.port = free_ports(1)[0]
         self._account = Account()
         self._folder = self._account.make_folder("ojs-pg-")
         self._data = self._folder / "data"
         self._log = self._folder / "log"
+        self.room = self._folder / "room"
+        self._prefix: list[object] = []
+        if room is not None:
+            self.room.mkdir()
+            self._account.give(self.room)
+            self._prefix = [*MOUNT, room, self.room]
         self._options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -138,9 +170,8 @@ class PostgresServer:
         self._options |= options
         settings = [word for name, value in self._options.items() for word in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
-            self._process = self._account.popen(
-                [self.binaries / "postgres", "-D", self._data, *settings], stdout=log, stderr=log, cwd=self._folder
-            )
+            command = [*self._prefix, self.binaries / "postgres", "-D", self._data, *settings]
+            self._process = self._account.popen(command, stdout=log, stderr=log, cwd=self._folder)
         self.await_up()
         return self
 
@@ -193,6 +224,23 @@ class PostgresServer:
         # Who may show it was begun by a server that has read it, and that has told all others before.
         while self.execute(f"SHOW {name}") != value:
             assert time.monotonic() < deadline, self.log()
+
+    def limit_files(self, size: int) -> None:
+        """Let no process that it has now write beyond a number of bytes in any file. Those that follow may."""
+        for pid in self._children():
+            # As the same user, since root may lack the right. A child may have ended.
+            command = ["prlimit", "--pid", pid, f"--fsize={size}:"]
+            self._account.popen(command, stderr=subprocess.DEVNULL).wait(PATIENCE_S)
+
+    def fill_room(self) -> None:
+        """Take what is left of the room."""
+        self.execute(
+            f"COPY (SELECT WHERE false) TO PROGRAM 'dd if=/dev/zero of={self.room}/filler bs=64k 2>&1 || true'"
+        )
+
+    def empty_room(self) -> None:
+        """Give back what `fill_room` took."""
+        self.execute(f"COPY (SELECT WHERE false) TO PROGRAM 'rm {self.room}/filler'")
 
     def demand_passwords(self) -> None:
         """Let nobody in any more without a password."""

@@ -172,6 +172,21 @@ async def test_looking_at_the_clock_reads_what_is_due_and_no_more(
     assert await blocks_of(sql, "ORDER BY wake_at, seq, id") < 60
 
 
+async def test_a_long_log_is_pruned_without_a_look_at_what_is_kept(
+    backend: PostgresBackend, statements: Statements, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(
+        "INSERT INTO ojs.event (at, type, subject, data)"
+        " SELECT $1::bigint + n, 't', 's', '{}' FROM generate_series(1, 50000) n",
+        NOW,
+    )
+    await sql.execute("VACUUM (ANALYZE) ojs.event")  # earlier tests left dead rows
+    await statements()
+    assert await backend.prune_events(0, 49_990, 100) == 10
+    assert await backend.prune_events(NOW + 15, 49_990, 100) == 4
+    assert await blocks_of(sql, "FROM oldest") < 2 * 60
+
+
 async def test_dead_letters_and_a_workers_jobs_are_found_without_a_look_at_the_others(
     backend: PostgresBackend, statements: Statements, sql: asyncpg.Connection
 ) -> None:

@@ -20,14 +20,15 @@ from tests.servers.postgres import PostgresServer
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.enqueue import enqueue, enqueue_async
-from ojs_core.backend import JobQuery
+from ojs_core.backend import Commit, JobQuery
 from ojs_core.envelope import new_job, parse_job_request
 from ojs_core.errors import DuplicateJobError, InvalidRequestError, UnsupportedError
 from ojs_core.job import Job, JobState, replace_fields
-from ojs_core.testing.clock import DAY
+from ojs_core.lifecycle import LifecycleEvent
+from ojs_core.testing.clock import DAY, NOW
 from ojs_core.testing.contract.doorbell import Bell
-from ojs_core.testing.contract.steps import accept, claim_ids, counts, events, insert_one, read, snapshot
-from ojs_core.testing.factories import make_event, make_id
+from ojs_core.testing.contract.steps import accept, claim_ids, counts, events, insert_one, listed, read, snapshot
+from ojs_core.testing.factories import make_event, make_id, make_transition
 
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 FULL = {
@@ -47,6 +48,11 @@ def comparable(job: Job) -> Job:
 
 def made_by_core(request: dict[str, Any]) -> Job:
     return comparable(new_job(parse_job_request(msgspec.json.encode(request), 0), 0).job)
+
+
+def commit_of(request: dict[str, Any]) -> Commit:
+    """Return what the HTTP API makes of a request."""
+    return Commit(inserts=(new_job(parse_job_request(msgspec.json.encode(request), NOW), NOW),))
 
 
 class TestSql:
@@ -126,6 +132,10 @@ class TestSql:
             ("'t', timeout_ms => -1", "timeout_ms"),
             ("'t', tags => ARRAY['a', NULL]", "tags must be strings"),
             ("'t', (repeat('[', 66) || repeat(']', 66))::json", "nested too deeply"),
+            ("'t', fingerprint => repeat('A', 64)", "fingerprint must be"),
+            ("'t', fingerprint => 'order-42'", "fingerprint must be"),
+            ("'t', fingerprint => repeat('a', 64), on_conflict => 'replace'", "on_conflict must be reject or ignore"),
+            ("'t', on_conflict => NULL", "on_conflict must be"),
         ],
     )
     async def test_what_the_http_api_refuses_is_refused(
@@ -148,6 +158,58 @@ class TestSql:
         with pytest.raises(pg.UniqueViolationError, match="already there"):
             await sql.fetch("SELECT ojs.enqueue('t', id => i) FROM unnest(ARRAY[$1, $1]) i", make_id())
         assert await claim_ids(backend) == [job_id]
+
+    @pytest.mark.parametrize(
+        ("unique", "selected"),
+        [
+            ({"keys": ["type"]}, '{"type":"order.confirm"}'),
+            ({"keys": ["type", "queue"]}, '{"queue":"mail","type":"order.confirm"}'),
+            ({"keys": ["type", "args"]}, '{"args":[42,{"a":"é","b":1.5}],"type":"order.confirm"}'),
+            ({"keys": ["args"], "args_keys": ["b"]}, '{"args":{"b":1.5},"type":"order.confirm"}'),
+            ({"keys": ["type", "meta"], "meta_keys": ["x"]}, '{"meta":{"x":1},"type":"order.confirm"}'),
+        ],
+    )
+    async def test_a_unique_job_by_its_fingerprint(
+        self, backend: PostgresBackend, sql: asyncpg.Connection, unique: dict[str, Any], selected: str
+    ) -> None:
+        """Of what a policy selects, in canonical form, it is that of the HTTP API: either finds the other's job."""
+        args, meta = '[42.0, {"b": 1.50, "a": "e\\u0301"}]', '{"y": 2, "x": 1.0}'
+        text = f'{{"type":"order.confirm","args":{args},"meta":{meta},"options":{{"queue":"mail","unique":{{}}}}}}'
+        request = msgspec.json.decode(text)
+        request["options"]["unique"] = unique
+        enqueue_by_hand = (
+            "SELECT ojs.enqueue('order.confirm', $1::text::json, queue => 'mail', meta => $2::text::json,"
+            " fingerprint => encode(sha256(convert_to($3, 'UTF8')), 'hex'), on_conflict => $4)"
+        )
+        first = await sql.fetchval(enqueue_by_hand, args, meta, selected, "reject")
+        assert (await read(backend, first)).fingerprint == made_by_core(request).fingerprint
+        [(conflict,)] = [refused.conflicts for refused in await backend.commit([commit_of(request)])]  # type: ignore[union-attr]
+        assert (conflict.kind, conflict.job) == ("hold", await read(backend, first))
+        assert await claim_ids(backend, "mail") == [first]
+        await accept(backend, transitions=(make_transition(LifecycleEvent.ACK, first),))
+        [committed] = await backend.commit([commit_of(request)])
+        [second] = committed.inserted  # type: ignore[union-attr]
+        with pytest.raises(pg.UniqueViolationError, match=f"{second.id} is already there and available"):
+            await sql.fetchval(enqueue_by_hand, args, meta, selected, "reject")
+        assert await sql.fetchval(enqueue_by_hand, args, meta, selected, "ignore") == second.id
+        assert set(await listed(backend)) == {first, second.id}
+
+    async def test_a_unique_job_is_waited_for(
+        self, backend: PostgresBackend, sql: asyncpg.Connection, connect: Connect
+    ) -> None:
+        """The function, the helper and the server take the same lock."""
+        application = await connect()
+        fingerprint = made_by_core(UNIQUE).fingerprint
+        transaction = application.transaction()
+        await transaction.start()
+        job_id = await application.fetchval("SELECT ojs.enqueue('t', fingerprint => $1)", fingerprint)
+        waiting = asyncio.create_task(backend.commit([commit_of(UNIQUE)]))
+        async with asyncio.timeout(30):
+            while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0)
+        await transaction.commit()
+        [refused] = await waiting
+        assert [conflict.job.id for conflict in refused.conflicts] == [job_id]  # type: ignore[union-attr]
 
     async def test_a_long_transaction_holds_nobody_up(self, backend: PostgresBackend, connect: Connect) -> None:
         application = await connect()

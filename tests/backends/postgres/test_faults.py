@@ -289,7 +289,6 @@ async def test_transactions_that_meet_in_a_circle_are_tried_again(
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (pg.DiskFullError("could not extend file"), "disk of the database is full"),
         (pg.OutOfMemoryError("out of shared memory"), "max_locks_per_transaction"),
         (pg.TooManyConnectionsError("sorry"), "no connection left"),
         (pg.AdminShutdownError("terminating"), "shutting down"),
@@ -298,7 +297,7 @@ async def test_transactions_that_meet_in_a_circle_are_tried_again(
     ],
 )
 def test_messages_say_what_is_wrong_and_nothing_of_the_driver(error: Exception, words: str) -> None:
-    """No server is made to run out of disk here; these are the driver's own exceptions for it."""
+    """These are the driver's own exceptions. A disk that is really full: `test_full_disk.py`."""
     wrapped = unavailable(error)
     assert words in str(wrapped)
     assert wrapped.__cause__ is error

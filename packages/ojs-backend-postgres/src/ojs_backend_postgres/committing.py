@@ -7,7 +7,7 @@ which of them may share a call, and which inserts of one commit are in each othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -35,6 +35,9 @@ def split(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
     A commit that both holds and swaps ends its group: whether its swaps happen depends on its holds, and a later hold
     would depend on that.
     """
+    if len(commits) == 1:
+        yield commits
+        return
     begin = 0
     group = _Group()
     for place, commit in enumerate(commits):
@@ -239,10 +242,7 @@ def new_job_row(c: int, i: int, place: int | None, new: NewJob, schema: str) -> 
         schema: keeps the locks of several schemas of one database apart.
     """
     job, hold = new.job, new.hold
-    lock = None
-    if job.fingerprint is not None:
-        key = blake2b(job.fingerprint.encode(), digest_size=8, key=schema.encode()).digest()
-        lock = int.from_bytes(key, "big", signed=True)
+    lock = None if job.fingerprint is None else lock_of(job.fingerprint, schema)
     row = (
         c,
         i,
@@ -254,6 +254,11 @@ def new_job_row(c: int, i: int, place: int | None, new: NewJob, schema: str) -> 
         drafts_of(new.events),
     )
     return row, lock
+
+
+def lock_of(fingerprint: str, schema: str) -> int:
+    """Return the key of the lock on a fingerprint; `enqueue` in the database computes it too."""
+    return int.from_bytes(sha256(f"{schema}:{fingerprint}".encode()).digest()[:8], "big", signed=True)
 
 
 def _in_the_way(inserts: Sequence[NewJob]) -> Iterator[bool]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -18,6 +19,7 @@ Answer = TypeVar("Answer")
 ATTEMPTS = 5
 """How often a call is made that lost a race against another server. Nothing of a lost one happened."""
 IDLE_S = 300.0
+"""How long a connection may lie unused: what lies between may forget it without a word."""
 GRACE_MS = 1000
 """How much longer the client waits than the server works, so that the server's own word comes first."""
 
@@ -29,13 +31,8 @@ async def pause(seconds: float, unless: asyncio.Event | None = None) -> None:
             await (unless or asyncio.Event()).wait()
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg says nothing of its types
-    """A connection that carries nothing from one borrower to the next, so that there is nothing to reset."""
-
-    __slots__ = ()
-
-    def get_reset_query(self) -> str:
-        return ""
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def session_settings(config: PostgresConfig) -> dict[str, str]:
@@ -46,6 +43,9 @@ def session_settings(config: PostgresConfig) -> dict[str, str]:
         # Plans are made when tables are small and kept when they are not.
         "enable_seqscan": "off",
         "jit": "off",
+        # Whatever the role or the database has as its default: the functions take locks, and then look at what is there
+        # by then. The snapshot of a stricter level is older than the locks.
+        "default_transaction_isolation": "read committed",
     }
     if config.durability != "server":
         settings["synchronous_commit"] = config.durability
@@ -72,48 +72,59 @@ async def connect(
         command_timeout=None if patient else (config.timeout_ms + GRACE_MS) / 1000,
         server_settings={**settings, "application_name": purpose},
         statement_cache_size=0 if config.pooler else 100,
-        connection_class=_Connection,
     )
 
 
 class Connections:
-    """A pool. Behind a pooler in transaction mode each call is a transaction, which keeps it on one connection."""
+    """Up to `size` connections, each lent to one call at a time. They are made when they are needed.
+
+    Behind a pooler in transaction mode each call is a transaction, so that it stays on one. This is not asyncpg's pool:
+    a task, a timer and a proxy for each call take more of this process's time than the call itself.
+    """
 
     def __init__(self, config: PostgresConfig, size: int, purpose: str) -> None:
         self._config = config
         self._size = size
         self._purpose = purpose
-        self._pool: asyncpg.Pool | None = None
         settings = session_settings(config)
-        self._begin = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in settings.items())
+        self._begin = "BEGIN ISOLATION LEVEL READ COMMITTED; " + " ".join(
+            f"SET LOCAL {name} = '{value}';" for name, value in settings.items()
+        )
+        self._is_open = False
+        self._connections: set[asyncpg.Connection] = set()
+        # With the time each was used; the last one first, so that those that are not needed grow old.
+        self._idle: deque[tuple[float, asyncpg.Connection]] = deque()
+        self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
+        self._places = size
+        self._all_back = asyncio.Event()
 
     async def open(self) -> None:
         """Make the first connection. Raises what the driver raises."""
-        config = self._config
-        self._pool = await asyncpg.create_pool(
-            config.url,
-            min_size=1,
-            max_size=self._size,
-            max_inactive_connection_lifetime=IDLE_S,
-            timeout=config.connect_timeout_ms / 1000,
-            command_timeout=(config.timeout_ms + GRACE_MS) / 1000,
-            statement_cache_size=0 if config.pooler else 100,
-            server_settings={
-                "application_name": self._purpose,
-                **({} if config.pooler else session_settings(config)),
-            },
-            connection_class=_Connection,
-        )
+        self._is_open = True
+        self._give_back(await self._get())
 
     async def close(self) -> None:
         """Wait for what is under way, and disconnect."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                async with asyncio.timeout((self._config.timeout_ms + 2 * GRACE_MS) / 1000):
-                    await pool.close()
-            except FAULTS:
-                pool.terminate()
+        self._is_open = False
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(closed())
+        self._waiting.clear()
+        try:
+            async with asyncio.timeout((self._config.timeout_ms + 2 * GRACE_MS) / 1000):
+                while len(self._idle) + self._places < self._size:
+                    self._all_back.clear()
+                    await self._all_back.wait()
+                for _, connection in self._idle:
+                    await connection.close()
+        except FAULTS:
+            pass
+        finally:
+            for connection in self._connections:
+                connection.terminate()
+            self._connections.clear()
+            self._idle.clear()
+            self._places = self._size
 
     async def ping(self, query: str, seconds: float) -> None:
         """Return if the database runs a statement in time. Raises `BackendUnavailableError`."""
@@ -136,39 +147,99 @@ class Connections:
         self, call: Callable[[asyncpg.Connection], Awaitable[Answer]], patience_s: float | None = None
     ) -> Answer:
         for attempt in range(1, ATTEMPTS + 1):
+            connection = await self._lend(patience_s or self._config.timeout_ms / 1000)
             try:
-                async with self._lent(patience_s or self._config.timeout_ms / 1000) as connection:
-                    if not self._config.pooler:
-                        return await call(connection)
-                    await connection.execute(self._begin)
-                    answer = await call(connection)
-                    await connection.execute("COMMIT")
-                    return answer
+                if self._config.pooler:
+                    return await self._in_transaction(connection, call)
+                return await call(connection)
             except LOST_RACES as error:
                 if attempt == ATTEMPTS:
                     raise unavailable(error) from error
             except FAULTS as error:
+                # Whatever state it is in: a standby that was promoted, a statement that runs on, a type that changed.
+                connection.terminate()
                 raise unavailable(error) from error
+            finally:
+                # If the caller was cancelled, so is the statement; the driver waits for that before the next one.
+                self._give_back(connection)
         raise AssertionError  # the last attempt returned or raised
 
-    @asynccontextmanager
-    async def _lent(self, patience_s: float) -> AsyncIterator[asyncpg.Connection]:
-        pool = self._pool
-        if pool is None:
-            raise closed()
+    async def _in_transaction(
+        self, connection: asyncpg.Connection, call: Callable[[asyncpg.Connection], Awaitable[Answer]]
+    ) -> Answer:
         try:
-            connection = await pool.acquire(timeout=patience_s)
-        except TimeoutError as error:
-            raise BackendUnavailableError("No connection to the database could be had in time.") from error
-        try:
-            yield connection
-        except LOST_RACES:
-            if self._config.pooler:
-                connection.terminate()
-            raise
-        except FAULTS:
-            # Whatever state it is in: a standby that was promoted, a statement that still runs, a type that changed.
+            await connection.execute(self._begin)
+            answer = await call(connection)
+            await connection.execute("COMMIT")
+        except BaseException:
             connection.terminate()
             raise
-        finally:
-            await pool.release(connection)
+        return answer
+
+    async def _lend(self, patience_s: float) -> asyncpg.Connection:
+        """Return a connection that nobody uses. Raises `BackendUnavailableError`."""
+        if not self._is_open:
+            raise closed()
+        while self._idle:
+            used_at, connection = self._idle.pop()
+            if not connection.is_closed() and _now() - used_at < IDLE_S:
+                return connection
+            self._give_up(connection)
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._get()
+        except TimeoutError as error:
+            raise BackendUnavailableError("No connection to the database could be had in time.") from error
+        except FAULTS as error:
+            raise unavailable(error) from error
+
+    async def _get(self) -> asyncpg.Connection:
+        """Make a connection, or wait for one."""
+        if self._places > 0:
+            self._places -= 1
+        else:
+            waiter: asyncio.Future[asyncpg.Connection | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                connection = await waiter
+            except asyncio.CancelledError:
+                if not waiter.cancelled() and waiter.exception() is None:
+                    self._pass_on(waiter.result())
+                raise
+            if connection is not None:
+                return connection
+        try:
+            connection = await connect(self._config, purpose=self._purpose)
+        except BaseException:
+            self._pass_on(None)
+            raise
+        self._connections.add(connection)
+        return connection
+
+    def _give_back(self, connection: asyncpg.Connection) -> None:
+        if connection.is_closed():
+            self._give_up(connection)
+        else:
+            self._pass_on(connection)
+
+    def _give_up(self, connection: asyncpg.Connection) -> None:
+        connection.terminate()
+        if connection in self._connections:  # not if `close` was quicker
+            self._connections.remove(connection)
+            self._pass_on(None)
+
+    def _pass_on(self, connection: asyncpg.Connection | None) -> None:
+        """Hand a connection, or (None) the place of one, to who waits longest, or keep it."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if connection is None:
+            self._places += 1
+        else:
+            now = _now()
+            self._idle.append((now, connection))
+            if now - self._idle[0][0] > IDLE_S:
+                self._give_up(self._idle.popleft()[1])
+        self._all_back.set()

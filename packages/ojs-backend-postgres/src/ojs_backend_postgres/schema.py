@@ -37,7 +37,8 @@ async def pending_steps(connection: asyncpg.Connection, config: PostgresConfig) 
 async def take_steps(connection: asyncpg.Connection, config: PostgresConfig) -> tuple[Step, ...]:
     """Take the steps that the schema lacks, all or none, and return them. Servers that start together take turns."""
     try:
-        async with connection.transaction():
+        # At any other level it would not see the steps that were taken while it waited for the lock.
+        async with connection.transaction(isolation="read_committed"):
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"ojs migrate {config.schema}"
             )

@@ -90,15 +90,18 @@ END
 $$;
 
 -- Enqueue a job. The names and limits are those of the HTTP API; what is wrong is named and ends the transaction
--- (invalid_parameter_value; a taken id: unique_violation). Unique jobs need the HTTP API or the Python helper.
+-- (invalid_parameter_value; a taken id, or a unique job that is there already: unique_violation).
 --
 -- type, args (JSON array), queue, meta (JSON object), priority (-100 to 100, high first), scheduled_at (not before),
 -- expires_at (not started from then on), id (a UUIDv7), max_attempts, timeout_ms (longest execution), tags.
--- Answers the id.
+-- fingerprint: of a unique job, as ojs_core.unique computes it from a policy; policies are not read here, so that there
+-- is one reading of them. on_conflict: what to do if a job of this fingerprint has not ended: reject, or ignore.
+-- Answers the id; with ignore, of the job that is there.
 CREATE FUNCTION ojs.enqueue(
     type text, args json DEFAULT '[]', queue text DEFAULT 'default', meta json DEFAULT '{}', priority int DEFAULT 0,
     scheduled_at timestamptz DEFAULT NULL, expires_at timestamptz DEFAULT NULL, id text DEFAULT NULL,
-    max_attempts int DEFAULT NULL, timeout_ms bigint DEFAULT NULL, tags text[] DEFAULT NULL
+    max_attempts int DEFAULT NULL, timeout_ms bigint DEFAULT NULL, tags text[] DEFAULT NULL,
+    fingerprint text DEFAULT NULL, on_conflict text DEFAULT 'reject'
 ) RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -123,9 +126,14 @@ DECLARE
         WHEN max_attempts < 0 THEN 'max_attempts must not be negative'
         WHEN timeout_ms NOT BETWEEN 0 AND 315360000000 THEN 'timeout_ms must be from 0 to 315360000000'
         WHEN array_position(tags, NULL) IS NOT NULL THEN 'tags must be strings'
+        WHEN fingerprint COLLATE "C" !~ '^[0-9a-f]{64}$' THEN 'fingerprint must be a SHA-256 in lower-case hex'
+        WHEN on_conflict IS NULL OR on_conflict NOT IN ('reject', 'ignore')
+        THEN 'on_conflict must be reject or ignore; what replaces other jobs cannot be enqueued inside a transaction'
     END;
     doc text;
     met record;
+    -- As `lock_of` has it (committing.py).
+    lock bigint := ('x' || left(encode(sha256(convert_to('ojs:' || fingerprint, 'UTF8')), 'hex'), 16))::bit(64)::bigint;
 BEGIN
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION '%', wrong USING ERRCODE = 'invalid_parameter_value';
@@ -154,6 +162,11 @@ BEGIN
     job.timeout_ms := nullif(timeout_ms, 0);
     job.dead := false;
     job.advanced := false;
+    IF fingerprint IS NOT NULL THEN
+        job.fingerprint := fingerprint;
+        job.hold_states := 'available active scheduled retryable pending';
+        job.hold_since := -9223372036854775807;
+    END IF;
     job.trace := convert_to(CASE
         WHEN json_typeof(meta -> 'trace_id') = 'string' THEN (meta -> 'trace_id')::text
         WHEN json_typeof(meta -> 'traceparent') = 'string' THEN (meta -> 'traceparent')::text
@@ -169,6 +182,9 @@ BEGIN
     IF at_ms IS NOT NULL THEN
         doc := doc || format(',"scheduled_at":%s', at_ms);
     END IF;
+    IF fingerprint IS NOT NULL THEN
+        doc := doc || format(',"fingerprint":"%s"', fingerprint);
+    END IF;
     IF tags IS NOT NULL THEN
         doc := doc || ',"tags":' || to_json(tags);
     END IF;
@@ -179,8 +195,10 @@ BEGIN
             '{"scheduled_at":"%s"}', to_char(scheduled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
         ), 'UTF8'))::ojs.draft
     END];
-    SELECT * INTO met FROM ojs.hand_in(job, NULL);
-    IF met.kind IS NOT NULL THEN
+    SELECT * INTO met FROM ojs.hand_in(job, lock);
+    IF met.kind = 'hold' AND on_conflict = 'ignore' THEN
+        RETURN met.id;
+    ELSIF met.kind IS NOT NULL THEN
         RAISE EXCEPTION 'job % is already there and %', met.id, met.state USING ERRCODE = 'unique_violation';
     END IF;
     RETURN job.id;
