@@ -11,9 +11,9 @@ import sys
 
 from client import job_text
 from litestar import Litestar
-from litestar.handlers import ASGIRouteHandler
+from litestar.types import ASGIApp
 
-from ojs_api.app import make_service
+from ojs_api.app import make_service, shortcut
 from ojs_api.handlers import ENDPOINTS
 from ojs_api.http import Call, Endpoint, Gate, Handler, Reply, encode
 from ojs_api.process import ServeConfig
@@ -44,18 +44,15 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }
 
 
-def create_app() -> Litestar:
+def create_app() -> ASGIApp:
     """Return the application. Its service is never started: the gate only wants the settings and the clock."""
     gate = Gate(make_service(os.environ))
-    return Litestar(
-        route_handlers=[
-            ASGIRouteHandler(endpoint.path, copy_scope=False)(gate.route({endpoint.method: _idle(endpoint)}))
-            for endpoint in ENDPOINTS
-            if (endpoint.method, endpoint.path) in HANDLERS
-        ],
-        openapi_config=None,
-        logging_config=None,
-    )
+    applications = {
+        endpoint.path: gate.route({endpoint.method: _idle(endpoint)})
+        for endpoint in ENDPOINTS
+        if (endpoint.method, endpoint.path) in HANDLERS
+    }
+    return shortcut(applications, Litestar(openapi_config=None, logging_config=None))
 
 
 def _idle(endpoint: Endpoint) -> Endpoint:

@@ -164,7 +164,7 @@ async def _serving(current: Current, backend: Backend | None = None, **settings:
     async with api.client:
         yield api
     # Whatever the test left unfinished is finished now, or shows.
-    await asyncio.wait_for(service.stop(), 10)
+    await asyncio.wait_for(service.stop(), 30)
 
 
 Serving = Callable[..., AbstractAsyncContextManager[Api]]

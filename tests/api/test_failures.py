@@ -131,6 +131,20 @@ async def test_a_job_of_a_mebibyte_is_taken_and_one_byte_more_is_not(api, refuse
     refused(response, 413, "envelope_too_large", actual_bytes=most + 1, max_bytes=most)
 
 
+@pytest.mark.parametrize("path", ["/ojs/v1/workers/ack", "/ojs/v1/jobs/{id}/ack"])
+async def test_a_result_of_a_mebibyte_is_taken_and_one_byte_more_is_not(api, refused, path) -> None:
+    """C-JSON-14: it is not lost with the job, whose worker may report again."""
+    most = 1_048_576
+    taken, other = [await api.push(), await api.push()]
+    await api.fetch(count=2)
+    body = {"job_id": other["id"], "result": "x" * (most - 1)}
+    response = await api.send("POST", path.format(id=other["id"]), body)
+    refused(response, 413, "envelope_too_large", actual_bytes=most + 1, max_bytes=most)
+    assert (await api.job(other["id"]))["state"] == "active"
+    body = {"job_id": taken["id"], "result": "x" * (most - 2)}
+    assert (await api.send("POST", path.format(id=taken["id"]), body)).status_code == 200
+
+
 async def test_the_limit_of_a_job_holds_for_each_of_a_batch_and_not_for_all_together(api, refused) -> None:
     """C-JSON-13: the sum of a batch is bounded by the body alone."""
     large = {"type": "a", "args": ["x" * 700_000]}

@@ -10,7 +10,7 @@ from ojs_api import shapes
 from ojs_core.testing.clock import MINUTE, SECOND
 
 PATH = "/ojs/v1/workers/fetch"
-PATIENCE_S = 10
+PATIENCE_S = 30
 """More than enough, on a busy machine too; less than any wait that would be a fault."""
 LATER = "2026-02-12T10:30:10.000Z"
 

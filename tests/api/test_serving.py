@@ -133,23 +133,41 @@ def test_a_stop_finishes_the_requests_in_flight(start, workers, number):
         server.connect()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_second_signal_forces(start, workers):
+@pytest.mark.parametrize(
+    ("workers", "reason"),
+    [(1, r"stopped by a second signal, with 1 request\(s\) unfinished"), (2, r"killed \d worker\(s\)")],
+)
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_forces(start, workers, reason, second):
     server = start(workers=workers)
     with server.asking("/hang"):
         server.await_line("^begun /hang")
         server.signal(signal.SIGTERM)
         server.await_line("^told")
-        server.signal(signal.SIGTERM)
-        assert server.await_end() == 1
+        server.signal(second)
+        assert server.await_end() == process.CUT_OFF
+    server.await_line(f"^ojs-server: {reason}")
+    assert "Traceback" not in "".join(server.lines)
 
 
-def test_what_does_not_finish_in_time_is_cancelled(start):
-    server = start(drain_s=1)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_does_not_finish_in_time_is_cut_off_and_said(start, workers):
+    server = start(drain_s=1, workers=workers)
     with server.asking("/hang"):
         server.await_line("^begun /hang")
         server.signal(signal.SIGTERM)
-        assert server.await_end() == 0
+        assert server.await_end() == process.CUT_OFF
+    server.await_line(r"^ojs-server: stopped with 1 request\(s\) unfinished after OJS_DRAIN_S=1$")
+    server.await_line("^down")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_shutdown_that_does_not_end_is_ended(start, workers):
+    server = start(app="tiny_app:stubborn", drain_s=0, shutdown_s=1, workers=workers)
+    assert server.port
+    server.signal(signal.SIGTERM)
+    assert server.await_end() == process.CUT_OFF
+    server.await_line("^ojs-server: the shutdown took longer than 1 s")
 
 
 def test_a_process_group_may_be_signalled_as_a_whole(start):

@@ -169,6 +169,22 @@ async def test_cancelling(api, check, refused) -> None:
     refused(await api.send("DELETE", f"{PATH}/{view['id']}"), 409, "conflict", current_state="cancelled")
 
 
+async def test_a_job_of_a_cancelled_workflow_is_not_run_again(api, check) -> None:
+    """C-WF-18, C-OPS-31: its failure is kept, and no retry is announced. Given back, it is not offered to others."""
+    view = await start(api, check, type="group", jobs=[job("one"), job("two")])
+    failing, returned = await api.fetch(count=2)
+    await api.ask("DELETE", f"{PATH}/{view['id']}")
+    error = {"message": "It failed.", "code": "E", "retryable": True}
+    response = await api.send("POST", f"/ojs/v1/jobs/{failing['id']}/nack", {"error": error})
+    nacked = check(response, 200, shapes.NackAnswer)
+    assert (nacked["state"], nacked["cancelled_at"], nacked["attempt"]) == ("cancelled", NOW_TEXT, 1)
+    assert nacked["job"]["error"]["message"] == "It failed."
+    assert not {"next_attempt_at", "retry_delay_ms", "completed_at"} & (nacked.keys() | nacked["job"].keys())
+    response = await api.send("POST", f"/ojs/v1/jobs/{returned['id']}/nack", {"requeue": True})
+    assert check(response, 200, shapes.NackAnswer)["state"] == "cancelled"
+    assert await api.fetch(count=2) == []
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("workflow_id", [ABSENT, "x", "wf_1"])
 async def test_an_unknown_workflow_is_not_found(api, refused, method, workflow_id) -> None:
@@ -246,3 +262,16 @@ async def test_depth_and_size_have_limits(api, refused) -> None:
     refused(await api.send("POST", PATH, {"type": "chain", "steps": [deep]}), 400, "invalid_request")
     response = await api.send("POST", PATH, {"type": "group", "jobs": [job()] * 10_001})
     refused(response, 400, "invalid_request", field="jobs")
+    definition = {"type": "group", "options": {"tags": ["x" * 500_000]}, "jobs": [job()] * 200}
+    refused(await api.send("POST", PATH, definition), 413, "envelope_too_large", max_bytes=64 * 1024 * 1024)
+
+
+async def test_a_workflow_is_no_larger_than_a_batch(serving, refused) -> None:
+    """C-BLK-05: what an operator allows a batch; nested jobs count."""
+    async with serving(batch_max=3) as api:
+        manifest = await api.ask("GET", "/ojs/manifest")
+        assert manifest["limits"]["max_workflow_jobs"] == 3
+        assert (await api.send("POST", PATH, {"type": "chain", "steps": [job()] * 3})).status_code == 201
+        nested = {"type": "group", "jobs": [{"type": "chain", "steps": [job()] * 2}, job()]}
+        for definition in ({"type": "group", "jobs": [job()] * 4}, nested):
+            refused(await api.send("POST", PATH, definition), 400, "invalid_request")

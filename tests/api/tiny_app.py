@@ -71,6 +71,14 @@ async def failing(_scope, _receive, send):
     await send({"type": "lifespan.startup.failed", "message": "Traceback:\n  a line\nRuntimeError: the store is down"})
 
 
+async def stubborn(_scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    say("down", os.getpid())
+    await asyncio.Event().wait()
+
+
 async def hanging(_scope, _receive, _send):
     say("starting")
     await asyncio.Event().wait()

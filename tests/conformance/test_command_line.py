@@ -153,7 +153,7 @@ def test_sigterm_stops_the_servers_too(tmp_path: Path) -> None:
     """A run that is told to stop gives up its waits and leaves no process behind."""
     write_case(tmp_path, "long", wait_ms=600_000)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(60)
         notify = f"STUB_NOTIFY={listener.getsockname()[1]}"
         command = [
             sys.executable,
@@ -172,7 +172,7 @@ def test_sigterm_stops_the_servers_too(tmp_path: Path) -> None:
             with connection:
                 server_pid = int(connection.recv(100))
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
     with pytest.raises(ProcessLookupError):
         os.kill(server_pid, 0)

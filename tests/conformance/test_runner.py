@@ -269,7 +269,7 @@ def test_delays_and_waits(stub: Stub) -> None:
 
 def test_parallel_steps_really_overlap(stub: Stub) -> None:
     """Each of two parallel requests is answered only after the other has arrived."""
-    both_arrived = threading.Barrier(2, timeout=5)
+    both_arrived = threading.Barrier(2, timeout=30)
     stub.on_call("POST", "/fetch", lambda _: Answer(200, {"index": both_arrived.wait()}))
     steps = [post("a", parallel_with="b", assertions={"status": 200}), post("b", parallel_with="a", delay_ms=30)]
     assert stub.run(*steps).outcome is Outcome.PASSED

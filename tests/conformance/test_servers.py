@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import sys
 import threading
 import time
@@ -77,6 +78,19 @@ def test_ports_differ() -> None:
     assert len(set(free_ports(20))) == 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are not kept")
+def test_a_port_is_kept_for_its_server() -> None:
+    """Nobody is connected, and nobody else can have it, until the server listens; and again when it has ended."""
+    (port,) = free_ports(1)
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler):
+            socket.create_connection(("127.0.0.1", port)).close()
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -109,7 +123,7 @@ def test_a_server_that_is_not_healthy(tmp_path: Path) -> None:
         with pytest.raises(ServerStartError, match="gave status 501"):
             server.wait_ready(time.perf_counter() + 0.3)
         server.ask_to_stop()
-        server.stop(time.perf_counter() + 10)
+        server.stop(time.perf_counter() + 60)
         other.shutdown()
         thread.join()
 
@@ -167,8 +181,8 @@ def test_a_remote_server_has_no_process() -> None:
 def test_the_deadline_is_over_at_once_for_a_dead_server(tmp_path: Path) -> None:
     """A server that has ended is not polled until the deadline."""
     server = Server([sys.executable, "-c", ""], {}, free_ports(1)[0], tmp_path / "log")
-    server.stop(time.perf_counter() + 10)
+    server.stop(time.perf_counter() + 60)
     started = time.perf_counter()
     with pytest.raises(ServerStartError, match="ended with code 0"):
         server.wait_ready(started + 30)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20

@@ -136,3 +136,36 @@ async def test_a_flush_waits_for_company_no_longer_than_a_moment(monkeypatch: py
     await asyncio.gather(*ask(coalescer, *range(8)))
     assert await coalescer.ask(1) == 2
     assert store.groups[1:] == [[1]]
+
+
+async def test_several_groups_may_be_under_way_at_once() -> None:
+    store = Store(held=True)
+    coalescer = Coalescer(store.send, at_once=2)
+    tasks: list[asyncio.Task[int]] = []
+    for number in (1, 2, 3, 4):
+        tasks += ask(coalescer, number)
+        await asyncio.wait(tasks, timeout=0)
+    assert store.groups == [[1], [2]]
+    draining = asyncio.ensure_future(coalescer.drain())
+    store.go_on.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
+    assert store.groups == [[1], [2], [3, 4]]
+    await draining
+
+
+async def test_each_of_several_groups_waits_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "COMPANY_S", 60.0)
+    store = Store()
+    coalescer = Coalescer(store.send, at_once=2)
+    await asyncio.gather(*ask(coalescer, *range(100, 116)))
+    store.go_on.clear()
+    tasks = ask(coalescer, 1, 2, 3, 4, 5)
+    await asyncio.wait(tasks, timeout=0)
+    assert len(store.groups) == 1
+    tasks += ask(coalescer, 6)
+    await asyncio.wait(tasks, timeout=0)
+    tasks += ask(coalescer, 7, 8, 9, 10, 11, 12)
+    await asyncio.wait(tasks, timeout=0)
+    assert store.groups[1:] == [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]
+    store.go_on.set()
+    await asyncio.gather(*tasks)

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from ojs_core.errors import StateConflictError
-from ojs_core.job import ERRORS_KEPT, TERMINAL, WAITING, Job, JobError, JobState
+from ojs_core.failing import plan_failure, plan_lapse, plan_requeue
+from ojs_core.job import TERMINAL, WAITING, Job, JobState
 from ojs_core.lifecycle import (
     ADVANCE_GRACE_MS,
     RELEASED,
@@ -22,15 +23,13 @@ from ojs_core.lifecycle import (
     earliest,
     extend_lease,
     guard_holds,
+    plan_abandon,
     plan_ack,
     plan_activate,
     plan_cancel,
     plan_expire,
-    plan_failure,
-    plan_lapse,
     plan_note,
     plan_promote,
-    plan_requeue,
     plan_revive,
     retention_ends,
 )
@@ -96,7 +95,7 @@ PLANS = {
     "ack": lambda job: plan_ack(job.id, NOW, KEEP),
     "retry": lambda job: plan_failure(job, NOW, KEEP, make_error(), 0.5),
     "discard": lambda job: plan_failure(job, NOW, KEEP, make_error(code="DISCARD"), 0.5),
-    "requeue": lambda job: plan_requeue(job, NOW),
+    "requeue": lambda job: plan_requeue(job, NOW, KEEP),
     "lapse": lambda job: plan_lapse(job, NOW, KEEP, "visibility_timeout", "gone"),
     "cancel": lambda job: plan_cancel(job.id, NOW, KEEP),
     "expire": lambda job: plan_expire(job, NOW, KEEP),
@@ -251,24 +250,6 @@ def test_ack_without_a_result() -> None:
     assert apply_transition(job, plan_ack(job.id, NOW, KEEP)).result is None
 
 
-def test_requeue_is_no_failure() -> None:
-    # T10, C-OPS-34
-    job = job_in("active", requeues=3)
-    transition = plan_requeue(job, NOW, worker_id="w", fence=2)
-    assert (transition.worker_id, transition.fence, transition.version) == ("w", 2, 5)
-    assert applied(job, transition) == {
-        "state": "available",
-        "version": 6,
-        "requeues": 4,
-        "enqueued_at": NOW,
-        "started_at": None,
-        "wake_at": None,
-        **GONE,
-    }
-    assert apply_transition(job, transition).failures == job.failures - 1
-    assert [draft.type for draft in transition.events] == ["job.enqueued"]
-
-
 def test_cancel_keeps_attempt_and_start() -> None:
     # T15, C-LC-07, C-LC-08
     job = job_in("active")
@@ -303,6 +284,11 @@ def test_expire_leaves_no_completion() -> None:
 def test_the_time_to_live_is_never_negative(expires_at: int | None, ttl_ms: int) -> None:
     job = job_in("available", created_at=NOW - 50, expires_at=expires_at)
     assert plan_expire(job, NOW, KEEP).events[0].data["ttl_ms"] == ttl_ms
+
+
+def test_a_revived_job_runs_as_often_as_any() -> None:
+    job = job_in("discarded", workflow_id="flow", last_run=True)
+    assert apply_transition(job, plan_revive(job, NOW)).last_run is False
 
 
 def test_revive_starts_anew_and_keeps_the_history() -> None:
@@ -363,144 +349,31 @@ def test_note_keeps_the_state() -> None:
     assert not guard_holds(transition, apply_transition(job, transition))
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("state", sorted(WAITING))
+def test_what_waits_ends_with_its_workflow(state: str) -> None:
+    # C-WF-18
+    job = job_in(state, workflow_id="flow")
+    transition = plan_abandon(job, NOW, KEEP)
+    assert transition is not None
+    assert apply_transition(job, transition).state == "cancelled"
+    assert not guard_holds(transition, job_in("active", workflow_id="flow"))
 
 
-def test_a_failure_is_retried_with_a_delay() -> None:
-    # T08, C-EVT-10
-    job = job_in("active", attempt=2)
-    error = make_error("Boom", retryable=None)
-    transition = plan_failure(job, NOW, KEEP, error, 0.5, worker_id="w", fence=2)
-    assert (transition.version, transition.worker_id, transition.fence) == (5, "w", 2)
-    assert applied(job, transition) == {
-        "state": "retryable",
-        "version": 6,
-        "retry_delay_ms": 2000,
-        "next_retry_at": NOW + 2000,
-        "error": error,
-        "errors": (error,),
-        "wake_at": NOW + 2000,
-        **GONE,
-    }
-    failed, retrying = transition.events
-    facts = {"code": "handler_error", "type": "Boom", "message": "It failed.", "retryable": True}
-    assert (failed.type, failed.data) == ("job.failed", {"error": facts})
-    assert retrying.type == "job.retrying"
-    assert retrying.data == {
-        "max_attempts": 3,
-        "next_retry_at": "2026-02-12T10:30:02.000Z",
-        "retry_delay_ms": 2000,
-        "error": facts,
-    }
+def test_what_runs_may_finish_when_its_workflow_ends() -> None:
+    # C-WF-18, Q-23f: nothing changes but what follows this run, and the clock still comes when the lease ends.
+    job = job_in("active", workflow_id="flow", expires_at=NOW + 1)
+    transition = plan_abandon(job, NOW, KEEP)
+    assert transition is not None
+    assert applied(job, transition) == {"last_run": True, "version": 6, "expires_at": None}
+    marked = apply_transition(job, transition)
+    assert marked.wake_at == job.lease_expires_at
+    assert not guard_holds(transition, marked)
+    assert guard_holds(plan_ack(job.id, NOW, KEEP, worker_id="w", fence=2), marked)
 
 
-def test_the_jitter_is_the_number_given() -> None:
-    job = job_in("active", attempt=1, retry=RetryPolicy())
-    assert plan_failure(job, NOW, KEEP, make_error(), 0.0).changes["retry_delay_ms"] == 500
-    assert plan_failure(job, NOW, KEEP, make_error(), 0.75).changes["retry_delay_ms"] == 1250
-
-
-def test_the_last_failure_discards() -> None:
-    # T09, C-EVT-10
-    job = job_in("active", attempt=3)
-    error = make_error(retryable=True)
-    transition = plan_failure(job, NOW, KEEP, error, 0.5)
-    assert applied(job, transition) == {
-        "state": "discarded",
-        "version": 6,
-        "completed_at": NOW,
-        "discarded_at": NOW,
-        "error": error,
-        "errors": (error,),
-        "wake_at": NOW + 7 * DAY,
-        **GONE,
-    }
-    failed, discarded = transition.events
-    assert (failed.type, discarded.type) == ("job.failed", "job.discarded")
-    assert discarded.data == {"total_attempts": 3, "last_error": failed.data["error"], "dead_letter": False}
-
-
-def test_a_requeue_leaves_one_more_try() -> None:
-    # C-OPS-34
-    assert plan_failure(job_in("active", attempt=3, requeues=1), NOW, KEEP, make_error(), 0.5).to == "retryable"
-
-
-def test_a_dead_letter_is_kept_longer() -> None:
-    # C-DLQ-01, C-DLQ-09
-    policy = RetryPolicy(max_attempts=1, on_exhaustion="dead_letter")
-    job = job_in("active", attempt=1, retry=policy)
-    transition = plan_failure(job, NOW, KEEP, make_error(), 0.5)
-    assert transition.changes["dead"] is True
-    assert transition.wake_at == NOW + 180 * DAY
-    assert transition.events[1].data["dead_letter"] is True
-
-
-@pytest.mark.parametrize(
-    ("error", "error_class"),
-    [
-        (make_error("Auth.Expired"), None),
-        (make_error(code="auth"), None),
-        (make_error(), "Auth.Expired"),
-        (make_error(retryable=False), None),
-    ],
-)
-def test_what_is_not_retryable_discards_at_once(error: JobError, error_class: str | None) -> None:
-    # C-RTY-08, C-RTY-09
-    policy = RetryPolicy(non_retryable=("Auth.*", "auth"))
-    transition = plan_failure(job_in("active", retry=policy), NOW, KEEP, error, 0.5, error_class=error_class)
-    assert transition.event is LifecycleEvent.DISCARD
-    assert transition.events[0].data["error"]["retryable"] is (error.retryable is not False)
-
-
-@pytest.mark.parametrize("error_type", ["visibility_timeout", "worker_death"])
-def test_a_lapse_goes_back_without_backoff(error_type: str) -> None:
-    # T12, Q-12b, C-VIS-02, C-VIS-03
-    job = job_in("active", attempt=2)
-    transition = plan_lapse(job, NOW, KEEP, error_type, "The worker is gone.")
-    error = JobError(
-        type=error_type, code=error_type, message="The worker is gone.", attempt=2, occurred_at=NOW, retryable=True
-    )
-    assert transition.version == 5
-    assert applied(job, transition) == {
-        "state": "available",
-        "version": 6,
-        "enqueued_at": NOW,
-        "started_at": None,
-        "error": error,
-        "errors": (error,),
-        "wake_at": None,
-        **GONE,
-    }
-    assert [draft.type for draft in transition.events] == ["job.failed", "job.enqueued"]
-
-
-@pytest.mark.parametrize(
-    ("policy", "attempt", "to", "dead"),
-    [
-        (RetryPolicy(max_attempts=3), 3, "discarded", False),
-        (RetryPolicy(max_attempts=3, on_exhaustion="dead_letter"), 3, "discarded", True),
-        (RetryPolicy(max_attempts=0), 1, "discarded", False),
-        (RetryPolicy(max_attempts=1), 1, "discarded", False),
-        (RetryPolicy(max_attempts=3), 4, "discarded", False),
-        (RetryPolicy(max_attempts=2), 1, "available", None),
-    ],
-)
-def test_a_poison_pill_dies(policy: RetryPolicy, attempt: int, to: str, dead: bool | None) -> None:  # noqa: FBT001
-    # T13
-    transition = plan_lapse(job_in("active", attempt=attempt, retry=policy), NOW, KEEP, "worker_death", "gone")
-    assert transition.to == to
-    assert transition.changes.get("dead") is dead
-    assert transition.events[0].type == "job.failed"
-
-
-def test_the_history_is_capped() -> None:
-    # C-RTY-12
-    past = tuple(make_error(f"E{n}") for n in range(ERRORS_KEPT))
-    job = job_in("active", errors=past, error=past[-1])
-    error = make_error("new")
-    after = apply_transition(job, plan_failure(job, NOW, KEEP, error, 0.5))
-    assert after.errors == (*past[1:], error)
-    assert after.error == error
+@pytest.mark.parametrize("state", [*sorted(TERMINAL), "active"])
+def test_an_abandoned_job_is_not_abandoned_again(state: str) -> None:
+    assert plan_abandon(job_in(state, workflow_id="flow", last_run=state == "active"), NOW, KEEP) is None
 
 
 # --- the clock --------------------------------------------------------------------------------------------------------

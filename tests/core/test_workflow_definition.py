@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from ojs_core.envelope import decode_object, parse_job_request
-from ojs_core.errors import InvalidRequestError, UnsupportedError
+from ojs_core.errors import EnvelopeTooLargeError, InvalidRequestError, UnsupportedError
 from ojs_core.records import Workflow, decode_workflow, encode
-from ojs_core.workflow import MEMBERS_MAX, NAME_MAX, WORKFLOW_DEPTH_MAX, parse_workflow, start
+from ojs_core.workflow import DEFINITION_MAX_BYTES, MEMBERS_MAX, NAME_MAX, WORKFLOW_DEPTH_MAX, parse_workflow, start
 
 NOW = 1_770_892_200_000
 WORKFLOW_ID = "019c5186-9a40-7000-8000-000000000001"
@@ -318,6 +318,18 @@ class TestDefaultOptions:
         assert new.job.fingerprint is not None
         assert new.hold is not None
         assert new.max_per_second == 5
+
+
+def test_options_that_would_multiply_are_refused() -> None:
+    """A body of a hundred kilobytes must not become a record of as many megabytes (C-JSON-13)."""
+    options = {"tags": ["x" * 100_000]}
+    fitting = DEFINITION_MAX_BYTES // 101_000
+    assert len(read({"type": "group", "options": options, "jobs": [job()] * fitting}).members) == fitting
+    inner = {"type": "chain", "steps": [job()] * (fitting // 2 + 10)}
+    for jobs in ([job()] * (fitting + 10), [inner, inner]):
+        with pytest.raises(EnvelopeTooLargeError) as caught:
+            read({"type": "group", "options": options, "jobs": jobs})
+        assert caught.value.details["max_bytes"] == DEFINITION_MAX_BYTES
 
 
 def test_a_definition_is_read_the_same_every_time() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from ojs_core.failing import plan_failure, plan_lapse
 from ojs_core.job import Job, JobError, JobState
 from ojs_core.lifecycle import (
     Retention,
@@ -17,8 +18,6 @@ from ojs_core.lifecycle import (
     plan_ack,
     plan_cancel,
     plan_expire,
-    plan_failure,
-    plan_lapse,
 )
 from ojs_core.retry import RetryPolicy
 from ojs_core.workflow import Outcome, outcome_of_job

@@ -28,7 +28,7 @@ CRON = {
 }
 BACKLOG_MAX = 60
 """Jobs that wait before producers lend the workers a hand."""
-SETTLE_S = 60
+SETTLE_S = 180
 
 
 def now_ms() -> int:

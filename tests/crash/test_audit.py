@@ -29,7 +29,7 @@ def kill_a_worker(server, load, rng):
     server.await_line(f"Worker {victim} died")
 
 
-@pytest.mark.timeout(120 + 60 * ROUNDS)
+@pytest.mark.timeout(540 + 60 * ROUNDS)
 @pytest.mark.parametrize(
     ("workers", "kills"),
     [

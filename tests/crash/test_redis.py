@@ -68,7 +68,7 @@ def forget_scripts_and_connections(servers, redis, load, rng):  # noqa: ARG001 -
     load.await_answers(rng.randint(30, 150), forget)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_audit(make_server, make_client):
     with RedisServer("valkey", ("--appendonly", "yes", "--appendfsync", "always")) as redis:
         environ = {"OJS_BACKEND": "redis", "REDIS_URL": redis.url, "OJS_REDIS_TIMEOUT_MS": 2000}

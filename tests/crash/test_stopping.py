@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import apsw
 import pytest
 from tests.crash.load import now_ms
 from tests.crash.servers import Client, GoneError
 
+from ojs_api.process import CUT_OFF
 from ojs_core.ids import uuid7
 
 PRODUCERS = 8
 WORKERS = 8
 POLLERS = 20
-AT_ONCE_S = 10
+AT_ONCE_S = 20
 """A busy machine may take a while; waiting for jobs in vain would take longer."""
 
 
@@ -107,3 +109,52 @@ def test_waiting_fetches_end_at_once(make_server, make_client, workers):
     assert {answer.headers["connection"] for answer in answers} == {"close"}
     assert stopped_s < AT_ONCE_S
     print(json.dumps({"workers": workers, "stopped_s": round(stopped_s, 2)}))  # noqa: T201 - shown with -s
+
+
+@contextmanager
+def locked(path):
+    """Keep every server from writing to the file."""
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.set_busy_timeout(60_000)
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def begin_push(server, make_client):
+    """Send a push that the store will not take; return the client, once the server has it."""
+    client = make_client(server, patience_s=0)
+    client.begin("POST", "/ojs/v1/jobs", {"type": "stop.job", "args": []})
+    # The server reads in the order of arrival: who is answered came later.
+    assert make_client(server).ask("GET", "/livez")
+    return client
+
+
+def test_a_drain_that_runs_out_of_time_says_so(make_server, make_client, path):
+    """The client learns that it may try again, and the exit code tells whoever stopped the server."""
+    server = make_server(OJS_SQLITE_BUSY_TIMEOUT_MS=600_000, OJS_DRAIN_S=1).start()
+    with locked(path):
+        client = begin_push(server, make_client)
+        server.signal(signal.SIGTERM)
+        answer = client.finish()
+        assert (answer.status, answer.body["error"]["retryable"]) == (503, True)
+    assert server.await_end() == CUT_OFF
+    assert server.lines[-1] == "ojs-server: stopped with 1 request(s) unfinished after OJS_DRAIN_S=1"
+    assert "Traceback" not in "".join(server.lines)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("drain_s", "phase", "unfinished"),
+    [(600, "Waiting for connections to close", 1), (0, "Waiting for application shutdown", 0)],
+)
+def test_a_second_signal_ends_it_at_once(make_server, make_client, path, second, drain_s, phase, unfinished):
+    """Whatever it waits for, and without a traceback."""
+    server = make_server(OJS_SQLITE_BUSY_TIMEOUT_MS=600_000, OJS_DRAIN_S=drain_s).start()
+    with locked(path):
+        begin_push(server, make_client)
+        server.signal(signal.SIGTERM)
+        server.await_line(phase)
+        server.signal(second)
+        assert server.await_end() == CUT_OFF
+    assert server.lines[-1] == f"ojs-server: stopped by a second signal, with {unfinished} request(s) unfinished"
+    assert "Traceback" not in "".join(server.lines)

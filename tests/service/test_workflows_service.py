@@ -7,90 +7,37 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.service.flows import (
+    DEAD,
+    ONCE,
+    UNIQUE,
+    ack,
+    batch,
+    callbacks,
+    chain,
+    create,
+    group,
+    job,
+    members,
+    results,
+    state,
+    take,
+    types,
+)
 
 from ojs_core.backend import Backend, Commit, Removal
-from ojs_core.envelope import decode_object
 from ojs_core.errors import (
-    BackendUnavailableError,
     DuplicateJobError,
     InvalidRequestError,
     NotFoundError,
     StateConflictError,
 )
-from ojs_core.job import Job
-from ojs_core.lifecycle import plan_failure, plan_revive
+from ojs_core.failing import plan_failure
+from ojs_core.lifecycle import plan_revive
 from ojs_core.service import Service
 from ojs_core.service.workflows import RACES_MAX, RETENTION_MS
 from ojs_core.settings import Settings
-from ojs_core.testing.clock import DAY, HOUR, NOW
-
-ONCE = {"retry": {"max_attempts": 1}}
-DEAD = {"retry": {"max_attempts": 1, "on_exhaustion": "dead_letter"}}
-UNIQUE = {"unique": {"keys": ["type"]}}
-
-
-def job(job_type: str = "a.b", **attributes: Any) -> dict[str, Any]:
-    return {"type": job_type, "args": [], **attributes}
-
-
-def chain(*steps: object, **rest: Any) -> dict[str, Any]:
-    return {"type": "chain", "steps": steps, **rest}
-
-
-def group(*jobs: object, **rest: Any) -> dict[str, Any]:
-    return {"type": "group", "jobs": jobs, **rest}
-
-
-def batch(*jobs: object, **callbacks: object) -> dict[str, Any]:
-    return {"type": "batch", "jobs": jobs, "callbacks": callbacks}
-
-
-def callbacks() -> dict[str, Any]:
-    return {name: job(f"call.{name}") for name in ("on_complete", "on_success", "on_failure")}
-
-
-async def create(server: Any, definition: dict[str, Any]) -> str:
-    view = await server.workflows.create(*decode_object(msgspec.json.encode(definition)))
-    workflow_id: str = view["id"]
-    return workflow_id
-
-
-async def state(server: Any, workflow_id: str) -> str:
-    view = await server.workflows.get(workflow_id)
-    found: str = view["state"]
-    return found
-
-
-async def members(server: Any, workflow_id: str) -> list[str]:
-    """Return the states of a workflow's elements as its view shows them."""
-    view = await server.workflows.get(workflow_id)
-    return [element["state"] for element in view.get("steps", view.get("jobs"))]
-
-
-async def take(server: Any, job_type: str | None = None) -> Job:
-    """Fetch the one job there is to fetch."""
-    (found,) = await server.fetch(count=9, lease_ms=HOUR)
-    assert job_type in (None, found.type)
-    return found
-
-
-async def ack(server: Any, found: Job, result: object = None) -> None:
-    await server.jobs.ack(found.id, result=msgspec.Raw(msgspec.json.encode(result)))
-
-
-def results(found: Job) -> Any:
-    return msgspec.json.decode(found.parent_results)
-
-
-async def types(server: Any) -> list[str]:
-    """Return the types of all jobs, sorted: those of one moment are in no order."""
-    return sorted(found.type for found in await server.made())
-
-
-async def states(server: Any) -> dict[str, str]:
-    """Return the states of all jobs by type."""
-    return {found.type: found.state.value for found in await server.made()}
-
+from ojs_core.testing.clock import DAY, NOW
 
 # The forms.
 
@@ -550,126 +497,6 @@ async def test_a_nested_end_whose_parent_is_gone(server: Any) -> None:
     await server.put_workflow(server.backend, workflow_id, gone=True)
     await ack(server, deep)
     assert await state(server, deep.workflow_id) == "completed"
-
-
-# Cancellation.
-
-
-async def test_cancelling_ends_what_waits_and_lets_run_what_runs(server: Any) -> None:  # C-WF-18
-    workflow_id = await create(server, group(job("one"), job("two"), job("three", scheduled_at="+PT1H"), job("four")))
-    one, two = await server.fetch(count=2, lease_ms=HOUR)
-    await ack(server, one)
-    view = await server.workflows.cancel(workflow_id)
-    assert view["state"] == "cancelled"
-    assert (view["steps_cancelled"], view["steps_already_completed"]) == (2, 1)
-    left = {"one": "completed", "two": "active", "three": "cancelled", "four": "cancelled"}
-    assert await states(server) == left
-    assert await server.fetch(count=9) == ()
-    await ack(server, two)
-    await server.tick(1000)
-    assert await state(server, workflow_id) == "cancelled"
-    assert all(found.advanced for found in await server.made())
-    with pytest.raises(StateConflictError):
-        await server.workflows.cancel(workflow_id)
-    assert (await server.event_types()).count("workflow.cancelled") == 1
-
-
-async def test_a_cancelled_chain_goes_no_further(server: Any) -> None:
-    workflow_id = await create(server, chain(job("one"), job("two")))
-    one = await take(server)
-    await server.workflows.cancel(workflow_id)
-    await ack(server, one)
-    assert await types(server) == ["one"]
-    assert await state(server, workflow_id) == "cancelled"
-
-
-async def test_cancelling_reaches_every_depth(server: Any) -> None:
-    ended = chain(job("ended"))
-    workflow_id = await create(server, group(ended, chain(group(job("deep"), job("deeper")), job("never"))))
-    (first,) = [found for found in await server.made() if found.type == "ended"]
-    await server.fetch(count=1)
-    await ack(server, first)
-    await server.workflows.cancel(workflow_id)
-    assert await states(server) == {"ended": "completed", "deep": "cancelled", "deeper": "cancelled"}
-    for found in await server.made():
-        assert await state(server, found.workflow_id) == found.state
-    await server.tick(HOUR)
-    assert await state(server, workflow_id) == "cancelled"
-
-
-async def test_cancelling_a_nested_workflow_moves_its_parent(server: Any) -> None:
-    workflow_id = await create(server, batch(chain(job("deep")), job("beside"), **callbacks()))
-    deep, beside = await server.fetch(count=9)
-    await ack(server, beside)
-    await server.workflows.cancel(deep.workflow_id)
-    assert await members(server, workflow_id) == ["cancelled", "completed"]
-    called = await server.fetch(count=9)
-    assert [found.type for found in called] == ["call.on_complete", "call.on_failure"]
-    for found in called:
-        await ack(server, found)
-    assert await state(server, workflow_id) == "completed"
-
-
-async def test_cancelling_a_nested_workflow_when_the_next_step_is_taken(server: Any) -> None:
-    workflow_id = await create(server, batch(chain(job("deep")), on_complete=job("call", **UNIQUE)))
-    await server.push("call", **UNIQUE)
-    (deep,) = [found for found in await server.made() if found.type == "deep"]
-    await server.workflows.cancel(deep.workflow_id)
-    assert await state(server, workflow_id) == "failed"
-
-
-async def test_a_job_claimed_while_its_workflow_is_cancelled_may_finish(server: Any) -> None:
-    workflow_id = await create(server, chain(job()))
-    claimed = []
-
-    async def claim(_: Backend, commit: Commit) -> None:
-        if commit.transitions and not claimed:
-            claimed.extend(await server.fetch(lease_ms=HOUR))
-
-    server.meddle(claim)
-    await server.workflows.cancel(workflow_id)
-    assert await server.states() == ["active"]
-    await ack(server, claimed[0])
-    assert await state(server, workflow_id) == "cancelled"
-
-
-async def test_the_clock_finishes_a_cancellation_that_was_cut_off(server: Any) -> None:
-    workflow_id = await create(server, group(job("one"), chain(job("two"), job("three"))))
-
-    async def crash(_: Backend, commit: Commit) -> None:
-        if not commit.workflows:
-            raise BackendUnavailableError("gone")
-
-    store = server.backend.inner
-    server.meddle(crash)
-    with pytest.raises(BackendUnavailableError):
-        await server.workflows.cancel(workflow_id)
-    server.backend.inner = store
-    assert await server.states() == ["available", "available"]
-    assert await state(server, workflow_id) == "cancelled"
-    await server.tick(1000)
-    assert await server.states() == ["cancelled", "cancelled"]
-    assert await server.fetch(count=9) == ()
-
-
-async def test_a_cancellation_whose_workflow_vanishes(server: Any) -> None:
-    workflow_id = await create(server, chain(job()))
-
-    async def vanish(store: Backend, commit: Commit) -> None:
-        if commit.transitions and await store.get_workflow(workflow_id) is not None:
-            await server.put_workflow(store, workflow_id, gone=True)
-
-    server.meddle(vanish)
-    assert (await server.workflows.cancel(workflow_id))["state"] == "cancelled"
-    assert await server.states() == ["cancelled"]
-
-
-async def test_a_running_workflow_has_nothing_due(server: Any) -> None:
-    workflow_id = await create(server, chain(job()))
-    workflow = await server.backend.get_workflow(workflow_id)
-    assert workflow.wake_at is None
-    await server.workflows.wake(workflow)
-    assert await state(server, workflow_id) == "running"
 
 
 # Retention.

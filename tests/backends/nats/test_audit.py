@@ -73,7 +73,7 @@ def make_server(own_config: NATSConfig, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield make
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_audit(make_server: Callable[..., Server], own_server: NatsServer, workers: int) -> None:
     """The job server dies, NATS dies, both die."""

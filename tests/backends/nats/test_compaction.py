@@ -145,7 +145,7 @@ async def test_who_was_away_starts_over(backend: NATSBackend, open_nats: NATSOpe
     """What it would have read next is gone, and so are jobs it still knows."""
     port = int(nats_config.servers[0].rpartition(":")[2])
     async with proxy_to(port) as proxy:
-        away = await open_nats(servers=(f"nats://127.0.0.1:{proxy.port}",), timeout_ms=1000)
+        away = await open_nats(servers=(f"nats://127.0.0.1:{proxy.port}",))
         job = await insert_one(backend)
         assert await away.get_jobs([job.id]) == [job]
         await proxy.cut()

@@ -114,7 +114,7 @@ async def test_a_server_without_jetstream(open_nats: NATSOpener, nats_config: NA
     server = NatsServer(tmp_path / "nats", jetstream=None).start()
     try:
         with pytest.raises(BackendUnavailableError, match="JetStream"):
-            await open_nats(at(nats_config, server, timeout_ms=1000))
+            await open_nats(at(nats_config, server))
     finally:
         server.stop()
 
@@ -126,7 +126,7 @@ async def test_a_domain(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path
         job = await insert_one(backend)
         assert await claim_ids(await open_nats(at(nats_config, server, domain="hub"))) == [job.id]
         with pytest.raises(BackendUnavailableError, match="JetStream"):
-            await open_nats(at(nats_config, server, domain="other", timeout_ms=1000))
+            await open_nats(at(nats_config, server, domain="other"))
     finally:
         server.stop()
 
@@ -199,6 +199,31 @@ async def test_advice(open_nats: NATSOpener) -> None:
     """One copy is one disk, and NATS flushes it now and then: that is said, with what to do."""
     warnings = await (await open_nats()).warnings()
     assert any("sync_interval" in warning and "OJS_NATS_REPLICAS" in warning for warning in warnings)
+
+
+async def test_a_question_that_is_passed_over_is_asked_again(nats_server: NatsServer, nats_config: NATSConfig) -> None:
+    """Servers of a cluster do so while a stream is being made or has no leader; a write is sent once."""
+    link = Link(nats_config, lambda: None)
+    await link.open()
+    answerer = await nats.connect(nats_server.url)
+    heard = []
+
+    async def answer(message: Msg) -> None:
+        heard.append(message.data)
+        if heard.count(b"anybody?") == 2:
+            await message.respond(b"here")
+
+    subject = f"{nats_config.subject}.passed-over"
+    try:
+        await answerer.subscribe(subject, cb=answer)
+        await answerer.flush()
+        write = asyncio.create_task(link.request(subject, b"write this"))
+        assert (await link.request(subject, b"anybody?", repeatable=True)).data == b"here"
+        assert heard.count(b"write this") == 1
+        write.cancel()
+    finally:
+        await answerer.close()
+        await link.close()
 
 
 async def test_a_request_nobody_hears_yet_is_sent_again(nats_server: NatsServer, nats_config: NATSConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 from tests.servers.postgres import PostgresServer
 
@@ -23,8 +24,7 @@ async def open_backend(postgres_config: PostgresConfig) -> AsyncIterator[Opener]
     async with AsyncExitStack() as stack:
 
         async def open_one(**settings: Any) -> PostgresBackend:
-            defaults = {"url": postgres_config.url, "pool_size": postgres_config.pool_size}
-            backend = PostgresBackend(PostgresConfig(**{**defaults, **settings}))
+            backend = PostgresBackend(msgspec.structs.replace(postgres_config, **settings))
             stack.push_async_callback(backend.close)
             await backend.open()
             return backend

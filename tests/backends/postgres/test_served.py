@@ -79,7 +79,7 @@ def make_server(own_server: PostgresServer) -> Iterator[Callable[..., PostgresBa
         yield make
 
 
-@pytest.mark.timeout(180 + 60 * ROUNDS)
+@pytest.mark.timeout(540 + 60 * ROUNDS)
 def test_audit(own_server: PostgresServer, make_server: Callable[..., PostgresBacked]) -> None:
     servers = [make_server(), make_server(OJS_WORKERS=2)]
     client = Client(servers[0])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 
 import pytest
 from tests.backends.redis.conftest import MakeBackend
 from tests.servers.redis import RedisServer
 
+from ojs_backend_redis.checking import WAITAOF_LEAST
 from ojs_backend_redis.config import Durability
 from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.testing.conformance.servers import free_ports
@@ -51,6 +53,7 @@ async def test_a_user_who_may_do_too_little(shared: RedisServer, make_backend: M
     shared.ask("ACL", "DELUSER", "poor")
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no package brings Redis 6 to this Python")
 async def test_an_old_redis(make_server: MakeServer, make_backend: MakeBackend) -> None:
     server = make_server("redis-6")
     with pytest.raises(SettingsError, match=r"^This is Redis 6\.2\.\d+; ojs-server needs Redis 7\.0 or newer"):
@@ -77,8 +80,13 @@ async def test_keys_of_somebody_else(shared: RedisServer, make_backend: MakeBack
 
 async def test_waiting_for_the_disk_needs_a_redis_that_can(make_server: MakeServer, make_backend: MakeBackend) -> None:
     old = make_server("redis", "--appendonly", "yes")
+    if [int(number) for number in old.ask("INFO")["redis_version"].split(".")] >= list(WAITAOF_LEAST):
+        pytest.skip("needs a Redis older than 7.2: the one here can wait")
     with pytest.raises(SettingsError, match=r"OJS_REDIS_DURABILITY=aof needs Redis 7\.2 .*'appendfsync always'"):
         await make_backend(old.url, durability=Durability(aof=True))
+
+
+async def test_waiting_for_the_disk_needs_a_file(make_server: MakeServer, make_backend: MakeBackend) -> None:
     forgetful = make_server("valkey")
     with pytest.raises(SettingsError, match=r"has no append-only file.*Set 'appendonly yes'"):
         await make_backend(forgetful.url, durability=Durability(aof=True))

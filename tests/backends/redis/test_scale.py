@@ -17,7 +17,7 @@ from ojs_core.testing.contract.steps import claim_ids, counts, insert, insert_on
 from ojs_core.testing.factories import make_new
 
 LONGEST_US = 250_000
-"""No script takes longer, on a machine that is busy with other things; on its own it is a few milliseconds."""
+"""A script takes a few milliseconds; now and then longer, on a machine that is busy with other things."""
 PER_LOOK = 500
 """Jobs that core handles at once."""
 
@@ -54,7 +54,8 @@ async def test_many_jobs_due_at_once(make_server: Callable[..., RedisServer], ma
     _, served = await asyncio.gather(promote(), work())
     assert served > 1, "everybody else had to wait until all were promoted"
     assert await counts(other, "due") == {"available": jobs}
-    assert server.ask("SLOWLOG", "LEN") == 0
+    # If how long a script takes went with the number of jobs, every look at them would be among these.
+    assert server.ask("SLOWLOG", "LEN") < jobs / PER_LOOK / 2
 
 
 async def test_events_are_pruned_a_few_at_a_time(backend: RedisBackend) -> None:

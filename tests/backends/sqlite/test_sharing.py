@@ -13,7 +13,7 @@ from ojs_core.testing.factories import make_claim, make_transition
 
 JOBS = 200
 WAKE_S = 0.05
-ROUNDS = 5
+ROUNDS = 20
 
 
 class Bell:
@@ -70,7 +70,7 @@ async def test_a_resumed_queue_wakes_the_other_process(open_backend) -> None:
     bell = Bell(second)
     await first.set_paused("default", NOW, paused=True)
     await first.set_paused("default", NOW, paused=False)
-    await asyncio.wait_for(bell.rang.wait(), timeout=5)
+    await asyncio.wait_for(bell.rang.wait(), timeout=30)
 
 
 async def test_what_makes_nothing_available_wakes_nobody(open_backend) -> None:

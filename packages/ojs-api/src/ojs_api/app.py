@@ -6,14 +6,14 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import HttpMethod, Litestar, Request, Response
 from litestar.exceptions import ClientException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ojs_api.handlers import ENDPOINTS
 from ojs_api.http import Call, Endpoint, Gate, all_headers, allow_header, error_reply, method_not_allowed
@@ -27,7 +27,7 @@ from ojs_core.settings import read_settings
 log = logging.getLogger("ojs")
 
 
-def create_app(service: Service | None = None) -> Litestar:
+def create_app(service: Service | None = None) -> ASGIApp:
     """Return the application; without a service, one after the environment's settings.
 
     The service starts and stops with the application's lifespan.
@@ -46,13 +46,28 @@ def create_app(service: Service | None = None) -> Litestar:
             forget()
             await served.stop()
 
-    return Litestar(
-        route_handlers=routes(served),
+    applications = applications_by_path(served)
+    framework = Litestar(
+        route_handlers=[_route(path, application) for path, application in applications.items()],
         exception_handlers={Exception: answer_framework_error(served)},
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,
     )
+    return shortcut(applications, framework)
+
+
+def shortcut(applications: Mapping[str, ASGIApp], framework: ASGIApp) -> ASGIApp:
+    """Return an application that hands a request for one of these paths, as it stands, to its application at once.
+
+    The framework gets all the rest: paths with parameters or a slash behind, paths that do not exist, the lifespan. Its
+    way to a route takes longer than all that the gate does.
+    """
+
+    def application(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return applications.get(scope.get("path", ""), framework)(scope, receive, send)
+
+    return application
 
 
 def make_service(environ: Mapping[str, str]) -> Service:
@@ -61,13 +76,13 @@ def make_service(environ: Mapping[str, str]) -> Service:
     return Service(load_backend(settings.backend, environ), SystemClock(), settings)
 
 
-def routes(service: Service) -> list[ASGIRouteHandler | HTTPRouteHandler]:
-    """Return a route per path."""
+def applications_by_path(service: Service) -> dict[str, ASGIApp]:
+    """Return the application of each path; those with parameters are named as in `Endpoint`."""
     gate = Gate(service)
     by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in ENDPOINTS:
         by_path[endpoint.path][endpoint.method] = endpoint
-    return [_route(path, gate.route(methods)) for path, methods in by_path.items()]
+    return {path: gate.route(methods) for path, methods in by_path.items()}
 
 
 def _route(path: str, application: ASGIApp) -> ASGIRouteHandler | HTTPRouteHandler:

@@ -1,7 +1,8 @@
 """The `ojs-server` command.
 
 Options are another way to set the environment's variables, so that every process of the server, and whoever reads the
-logs, sees one set of settings. Exit codes: 0 done, 1 it did not work, 2 the settings make no sense.
+logs, sees one set of settings. Exit codes: 0 done, 1 it did not work, 2 the settings make no sense, 3 stopped with
+something left unfinished.
 """
 
 from __future__ import annotations

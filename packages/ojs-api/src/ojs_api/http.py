@@ -7,6 +7,7 @@ turns a nesting bomb or invalid UTF-8 into a 500 (ADR 0003).
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
@@ -20,6 +21,7 @@ from msgspec import Raw
 
 from ojs_core.envelope import SPECVERSION, decode_object, invalid
 from ojs_core.errors import (
+    BackendUnavailableError,
     EnvelopeTooLargeError,
     InvalidPayloadError,
     InvalidRequestError,
@@ -199,6 +201,10 @@ class Gate:
                 reply = error_reply(error, call)
             except Disconnected:
                 return
+            except asyncio.CancelledError:
+                if not self._service.stopping:
+                    raise
+                reply = error_reply(BackendUnavailableError("The server stopped before this was finished."), call)
             except Exception:
                 log.exception("Request %s failed.", call.request_id.decode())
                 reply = error_reply(OJSError("The server failed to answer."), call)

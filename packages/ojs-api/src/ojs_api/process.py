@@ -6,13 +6,14 @@ import asyncio
 import gc
 import logging
 import logging.config
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import uvicorn
 
@@ -21,6 +22,8 @@ from ojs_api.protocol import Limits, guarded
 # Collections look at everything alive, a full one for tens of milliseconds, and find next to nothing: what a request
 # leaves behind is freed by itself.
 COLLECT_AFTER: Final = (20_000, 50, 100)
+# The exit code after a stop that left something unfinished.
+CUT_OFF: Final = 3
 
 log = logging.getLogger("ojs.serving")
 
@@ -39,7 +42,8 @@ class ServeConfig:
         workers: processes that serve. With 1 there is no parent process.
         log_level: a level of `logging`, in lower case; `debug` adds tracebacks to failures to start.
         log_config: for `logging.config.dictConfig`, in every process; by default one line a record on standard error.
-        drain_s: what requests in flight may take when the server stops; then they are cancelled.
+        drain_s: what requests in flight may take when the server stops; then they are cut off.
+        shutdown_s: what the application may take after that to shut down; then the process ends as it is.
         keep_alive_s: how long an idle connection is kept.
         limits: see `Limits`; `connections_max` is lowered to what the limit on open files leaves room for.
     """
@@ -52,6 +56,7 @@ class ServeConfig:
     log_level: str = "info"
     log_config: Mapping[str, Any] | None = None
     drain_s: int = 25
+    shutdown_s: int = 10
     keep_alive_s: int = 75
     limits: Limits = field(default_factory=Limits)
 
@@ -111,15 +116,27 @@ class _Reasons(logging.Filter):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with our signals: none is raised again at the end, a second one forces, waiters are told."""
+    """uvicorn's server with our way to stop.
+
+    No signal is raised again at the end, a second one ends the process, waiters are told, what is cut off is counted.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, started: Callable[[], None], *, forceable: bool, parent: int | None
+        self,
+        config: uvicorn.Config,
+        ours: ServeConfig,
+        started: Callable[[], None],
+        *,
+        forceable: bool,
+        parent: int | None,
     ) -> None:
         super().__init__(config)
+        self.cut_off = 0
+        self._ours = ours
         self._started = started
         self._forceable = forceable
         self._parent = parent
+        self._signals = 0
         self._told = False
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -134,7 +151,22 @@ class _Server(uvicorn.Server):
         if self.started:
             self._started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        drain_s, shutdown_s = self._ours.drain_s, self._ours.shutdown_s
+        self._loop.call_later(drain_s, self._cut_off)
+        self._loop.call_later(drain_s + shutdown_s, end_at_once, f"the shutdown took longer than {shutdown_s} s")
+        await super().shutdown(sockets)
+
+    def _cut_off(self) -> None:
+        """Cancel the requests that the drain left; they still have the chance to answer."""
+        self.cut_off = len(self.server_state.tasks)
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as in uvicorn
+        self._signals += 1
+        if self._signals > 1 and self._forceable:
+            end_at_once(f"stopped by a second signal, with {len(self.server_state.tasks)} request(s) unfinished")
         # In the loop, not in the middle of whatever the signal interrupts.
         self._loop.call_soon_threadsafe(self._stop)
 
@@ -143,23 +175,26 @@ class _Server(uvicorn.Server):
         self._stop()
 
     def _stop(self) -> None:
-        if not self._told:
-            self._told = True
-            if self.started:
-                self.should_exit = True
-                # uvicorn does this a moment later; the answers that the callbacks bring about shall say it already.
-                for connection in tuple(self.server_state.connections):
-                    connection.shutdown()
-                announce_shutdown()
-            else:
-                self._cancel()
-        elif self._forceable:
-            self.force_exit = True
-            self._cancel()
-
-    def _cancel(self) -> None:
-        if self._task is not None:
+        if self._told:
+            return
+        self._told = True
+        if self.started:
+            self.should_exit = True
+            # uvicorn does this a moment later; the answers that the callbacks bring about shall say it already.
+            for connection in tuple(self.server_state.connections):
+                connection.shutdown()
+            announce_shutdown()
+        elif self._task is not None:
             self._task.cancel()
+
+
+def end_at_once(reason: str) -> NoReturn:
+    """End this process, whatever it is about; to the store that is no worse than a kill.
+
+    Anything gentler would run, and wait for, the very code that does not end, and log where it was interrupted.
+    """
+    os.write(2, f"ojs-server: {reason}\n".encode())
+    os._exit(CUT_OFF)
 
 
 def announce_shutdown() -> None:
@@ -213,8 +248,10 @@ def run(
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=config.keep_alive_s,
-                timeout_graceful_shutdown=config.drain_s,
+                # By then we have cut off what was left; this is for what does not let itself be cut off.
+                timeout_graceful_shutdown=config.drain_s + 1,
             ),
+            config,
             started,
             forceable=forceable,
             parent=parent,
@@ -223,7 +260,7 @@ def run(
         try:
             server.run(sockets)
         except asyncio.CancelledError:
-            return 1 if server.force_exit else 0
+            return 0  # Told to stop while it started.
         except SystemExit:
             pass  # It could not start, and uvicorn has logged the reason.
         except Exception as error:
@@ -233,4 +270,7 @@ def run(
             failed = True
     if not server.started:
         complain(f"cannot start: {reasons.lines[0] if reasons.lines else 'the application gave no reason'}")
+    if server.cut_off:
+        complain(f"stopped with {server.cut_off} request(s) unfinished after OJS_DRAIN_S={config.drain_s}")
+        return CUT_OFF
     return 1 if failed or not server.started or server.lifespan.should_exit else 0

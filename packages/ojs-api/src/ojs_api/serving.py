@@ -1,8 +1,8 @@
 """Runs an ASGI application in one process, or in several under a parent that keeps them alive.
 
-Exit codes: 0 after a stop that was asked for and went well; 1 for everything else, with one line on standard error that
-says why. A stop is asked for by SIGTERM or SIGINT: accept no more, end what waits (`on_shutdown`), finish the requests
-in flight, shut the application down. A second signal forces.
+Exit codes: 0 after a stop that was asked for and went well; 3 after one that left something unfinished; 1 for all else.
+Unless it is 0, a line on standard error says why. A stop is asked for by SIGTERM or SIGINT: accept no more, end what
+waits (`on_shutdown`), finish the requests in flight, shut the application down. A second signal ends it at once.
 
 uvicorn has a supervisor of its own. It is not used because its workers outlive a parent that is killed, a worker that
 cannot start is started again for ever in older releases, and a second signal does not force.
@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
-from ojs_api.process import ServeConfig, complain, configure_logging, run
+from ojs_api.process import CUT_OFF, ServeConfig, complain, configure_logging, run
 from ojs_api.protocol import REFUSALS_MAX
 
 # File descriptors kept for everything that is not a client: listeners, the store, logs.
@@ -35,8 +35,8 @@ RESERVED_FILES: Final = 192
 HEALTHY_S: Final = 10.0
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 30.0
-# What a draining worker may take beyond `drain_s`, to shut the application down, before it is killed.
-SHUTDOWN_S: Final = 10.0
+# A worker that is not done when its time is up ends by itself; one that cannot even do that is killed a moment later.
+GRACE_S: Final = 1.0
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _now = time.monotonic  # noqa: TID251 - processes and those who wait for them live in real time
@@ -277,14 +277,15 @@ class _Supervisor:
             sock.close()
         for worker in self._workers:
             worker.process.terminate()
-        deadline = _now() + self._config.drain_s + SHUTDOWN_S
+        deadline = _now() + self._config.drain_s + self._config.shutdown_s + GRACE_S
         while (alive := self._alive()) and self._stops == 1 and _now() < deadline:
             self._wait(deadline)
         if alive:
             complain(f"killed {len(alive)} worker(s) that had not finished")
-            return 1
+            return CUT_OFF
         # One that was not ready ends as it can: by the signal, if it was too young to handle it.
-        return 0 if all(worker.process.exitcode == 0 for worker in self._workers if worker.is_ready) else 1
+        codes = {worker.process.exitcode for worker in self._workers if worker.is_ready} - {0}
+        return CUT_OFF if codes == {CUT_OFF} else int(bool(codes))
 
     def _alive(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.process.exitcode is None]

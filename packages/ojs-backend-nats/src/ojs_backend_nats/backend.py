@@ -50,12 +50,16 @@ Answer = TypeVar("Answer")
 
 READS = 20
 """How often a read is repeated because what it found was moved before it could be fetched."""
+STARTS = 3
+"""How often a start is tried: a cluster that just comes up, or makes a stream or more copies of it, loses requests."""
 SPANS = 64
 """Entries whose events are looked at in one go."""
 
 
 class NATSBackend(Backend):
     """One stream, shared by any number of servers."""
+
+    groups_at_once = 3
 
     def __init__(self, config: NATSConfig) -> None:
         self._config = config
@@ -74,13 +78,13 @@ class NATSBackend(Backend):
         parts = _Parts(self._config, self._ring)
         try:
             await parts.link.open()
-            await parts.stream.prepare()
-            await parts.stream.set_replicas()
-            try:
-                await parts.follower.ready()
-            except BackendUnavailableError:
-                # A stream that just gets more copies may lose a consumer that is made meanwhile.
-                await parts.follower.ready()
+            for attempt in range(1, STARTS + 1):
+                try:
+                    await parts.start()
+                    break
+                except BackendUnavailableError:
+                    if attempt == STARTS:
+                        raise
         except BaseException:
             await parts.close()
             raise
@@ -269,6 +273,11 @@ class _Parts:
 
     def _lost(self) -> None:
         self.follower.lost()
+
+    async def start(self) -> None:
+        await self.stream.prepare()
+        await self.stream.set_replicas()
+        await self.follower.ready()
 
     async def close(self) -> None:
         await self.compactor.close()

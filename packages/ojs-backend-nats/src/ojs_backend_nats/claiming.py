@@ -12,7 +12,6 @@ from ojs_core import rate
 from ojs_core.backend import Claimed, ClaimRequest
 from ojs_core.events import EventDraft
 from ojs_core.job import Job
-from ojs_core.lifecycle import claim_job
 from ojs_core.records import Queue, Worker
 
 EXPIRED_MAX = 100
@@ -92,12 +91,4 @@ class _Serving:
             return None
 
     def _claim(self, job: Job, request: ClaimRequest) -> Job:
-        claimed = claim_job(
-            job,
-            now=request.now,
-            worker_id=request.worker_id,
-            lease_ms=request.lease_ms,
-            default_lease_ms=request.default_lease_ms,
-            default_timeout_ms=request.default_timeout_ms,
-        )
-        return self._draft.change_job(claimed, _STARTED, request.now)
+        return self._draft.change_job(request.claimed(job), _STARTED, request.now)

@@ -12,6 +12,10 @@ WRONG_LAST_SEQUENCE = 10071
 WRONG_LAST_SEQUENCE_CONSTANT = 10164
 """The same, as some versions put it while an earlier write is still under way."""
 STREAM_NOT_FOUND = 10059
+NAME_IN_USE = 10058
+"""There is a stream of that name, with other settings."""
+PASSING = frozenset({10008, 10009, 10118})
+"""What a cluster answers while it elects a leader, or while its servers come up."""
 NO_MESSAGE_FOUND = 10037
 
 _MESSAGES: dict[int, str] = {

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ UNHEARD_S = 1.0
 """How long a request that no server heard is sent again. The servers of a cluster tell each other who answers for a
 stream; for a moment after it was made, or got another leader, they may not know it yet."""
 UNHEARD_WAIT_S = 0.05
+AGAIN_S = 1.0
+"""After how long without an answer a request that may be done twice is sent again: while a stream is being made, or is
+without a leader, the servers pass over what is asked of it."""
 MINIMUM = (2, 10)
 
 _log = logging.getLogger("ojs.nats")
@@ -45,6 +49,7 @@ class Link:
         self._inbox = ""
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._repeats: set[asyncio.Task[None]] = set()
         self._over = False
         """Closed for good. The client's loop that reconnects may miss that it was cancelled: its callbacks end it."""
         self._last_error: Exception | None = None
@@ -196,18 +201,30 @@ class Link:
         """Return a subject of this connection's own."""
         return self._connected().new_inbox()
 
-    async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
-        """Send a message and return the answer to it. Raises `BackendUnavailableError`: sent or not, nobody knows."""
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        repeatable: bool = False,
+    ) -> Msg:
+        """Send a message and return the answer to it. Raises `BackendUnavailableError`: sent or not, nobody knows.
+
+        One that is `repeatable`, because twice is as good as once, is sent again each second until there is an answer.
+        """
         deadline = asyncio.get_running_loop().time() + min(UNHEARD_S, self._config.timeout_s)
         while True:
-            message = await self._request_once(subject, payload, headers)
+            message = await self._request_once(subject, payload, headers, repeatable=repeatable)
             if message.headers is None or message.headers.get("Status") != NO_RESPONDERS:
                 return message
             if asyncio.get_running_loop().time() >= deadline:
                 raise BackendUnavailableError("JetStream is not available: nobody answers for the stream.")
             await asyncio.sleep(UNHEARD_WAIT_S)  # noqa: TID251 - nothing tells a client when they know
 
-    async def _request_once(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Msg:
+    async def _request_once(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None, *, repeatable: bool
+    ) -> Msg:
         client = self._connected()
         if not client.is_connected:
             # What was sent now would wait in a buffer, and happen some time later.
@@ -216,6 +233,7 @@ class Link:
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._waiting[token] = answer
         self.requests += 1
+        repeating = self._repeat_later(subject, payload, token) if repeatable else None
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 await client.publish(
@@ -228,7 +246,28 @@ class Link:
             raise BackendUnavailableError("NATS did not take a request.") from error
         finally:
             del self._waiting[token]
+            if repeating is not None:
+                repeating.cancel()
         return message
+
+    def _repeat_later(self, subject: str, payload: bytes, token: str) -> asyncio.TimerHandle:
+        # A timer costs next to nothing where the answer comes in time.
+        def start() -> None:
+            task = asyncio.ensure_future(self._repeat(subject, payload, token))
+            self._repeats.add(task)
+            task.add_done_callback(self._repeats.discard)
+
+        return asyncio.get_running_loop().call_later(AGAIN_S, start)
+
+    async def _repeat(self, subject: str, payload: bytes, token: str) -> None:
+        """Send a request again until it is answered or given up; whichever answer comes first will do."""
+        with suppress(OSError, nats.errors.Error):
+            while (answer := self._waiting.get(token)) is not None and self._client is not None:
+                self.requests += 1
+                await self._client.publish(subject, payload, reply=f"{self._inbox}.{token}")
+                await asyncio.wait((answer,), timeout=AGAIN_S)
+                if answer.done():
+                    return
 
     async def _answered(self, message: Msg) -> None:
         answer = self._waiting.get(message.subject.rpartition(".")[2])

@@ -35,14 +35,7 @@ def take_beat(draft: Draft, request: BeatRequest) -> Beaten:
 
 
 def _note_worker(draft: Draft, request: BeatRequest) -> Worker:
-    known = draft.worker(request.worker.id)
-    worker = msgspec.structs.replace(
-        request.worker,
-        first_seen_at=request.now if known is None else known.first_seen_at,
-        last_seen_at=request.now,
-        beats=1 if known is None else known.beats + 1,
-        directive=None if known is None else known.directive,
-    )
+    worker = request.noted(draft.worker(request.worker.id))
     draft.put(draft.workers, worker.id, worker)
     if worker.beats == 1:
         draft.log(worker_started(worker, request.now))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,19 +14,25 @@ from msgspec import Struct
 from ojs_backend_nats.config import NATSConfig
 from ojs_backend_nats.entry import HEADER_BY, HEADER_PART, Message, part_header, read_part_header
 from ojs_backend_nats.errors import (
+    NAME_IN_USE,
     NO_MESSAGE_FOUND,
+    PASSING,
     STREAM_NOT_FOUND,
     WRONG_LAST_SEQUENCE,
     WRONG_LAST_SEQUENCE_CONSTANT,
     RefusedByStore,
     unavailable,
 )
-from ojs_backend_nats.link import Link
+from ojs_backend_nats.link import UNHEARD_S, UNHEARD_WAIT_S, Link
 from ojs_core.errors import BackendUnavailableError, SettingsError
 
 EXPECTED = "Nats-Expected-Last-Sequence"
 HEARTBEAT_S = 5
 _NS = 1_000_000_000
+
+_log = logging.getLogger("ojs.nats")
+
+Answer = TypeVar("Answer")
 
 
 class StreamState(Struct, frozen=True):
@@ -51,12 +58,37 @@ class StreamConfig(Struct, frozen=True):
     max_bytes: int = -1
 
 
+class Copy(Struct, frozen=True):
+    """A server beside the leader that holds the stream; `current`: it has all of it."""
+
+    current: bool = False
+
+
+class Copies(Struct, frozen=True):
+    """Who holds the stream: its leader, if there is one at the moment, and the others."""
+
+    leader: str = ""
+    replicas: tuple[Copy, ...] = ()
+
+
 class StreamInfo(Struct, frozen=True):
     """What JetStream says of the stream. `created` tells one stream from a later one of the same name."""
 
     config: StreamConfig
     created: str
     state: StreamState
+    cluster: Copies | None = None
+    """None: the server is alone."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a leader, and most of the copies that the settings ask for have everything."""
+        if self.cluster is None:
+            return True
+        others = self.cluster.replicas
+        complete = 1 + sum(copy.current for copy in others)
+        number = self.config.num_replicas
+        return bool(self.cluster.leader) and len(others) == number - 1 and 2 * complete > number
 
 
 class _Answer(Struct, frozen=True):
@@ -97,9 +129,9 @@ class Stream:
         self._link = link
         self._api = "$JS.API" if config.domain is None else f"$JS.{config.domain}.API"
 
-    async def _ask(self, operation: str, body: object = None) -> bytes:
+    async def _ask(self, operation: str, body: object = None, *, repeatable: bool = False) -> bytes:
         payload = b"" if body is None else msgspec.json.encode(body)
-        answer = (await self._link.request(f"{self._api}.{operation}", payload)).data
+        answer = (await self._link.request(f"{self._api}.{operation}", payload, repeatable=repeatable)).data
         error = _decode_answer(answer).error
         if error is not None:
             raise RefusedByStore(error)
@@ -111,15 +143,34 @@ class Stream:
         Raises `SettingsError` or `BackendUnavailableError`.
         """
         try:
-            info = await self._find() or await self._create()
+            # Of two servers that create it at once with different settings the second is refused, and finds it then.
+            info = await self._insist(self._find_or_create, NAME_IN_USE)
         except RefusedByStore as error:
             raise unavailable(error) from error
         self._refuse_foreign(info.config)
         return info
 
+    async def _insist(self, ask: Callable[[], Awaitable[Answer]], *codes: int) -> Answer:
+        """Ask again for a moment if refused for a reason that passes: one of these, or a cluster without a leader.
+
+        Raises `RefusedByStore` when it does not pass.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + UNHEARD_S
+        while True:
+            try:
+                return await ask()
+            except RefusedByStore as error:
+                if error.code not in {*codes, *PASSING} or loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(UNHEARD_WAIT_S)  # noqa: TID251 - nothing tells a client when it has passed
+
+    async def _find_or_create(self) -> StreamInfo:
+        return await self._find() or await self._create()
+
     async def _find(self) -> StreamInfo | None:
         try:
-            return _decode_info(await self._ask(f"STREAM.INFO.{self._config.stream}"))
+            return await self.info()
         except RefusedByStore as error:
             if error.code == STREAM_NOT_FOUND:
                 return None
@@ -127,17 +178,39 @@ class Stream:
 
     async def _create(self) -> StreamInfo:
         # Two servers may do so at once: the second is told of the one there is.
-        return _decode_info(await self._ask(f"STREAM.CREATE.{self._config.stream}", self._settings()))
+        answer = await self._ask(f"STREAM.CREATE.{self._config.stream}", self._settings(), repeatable=True)
+        return _decode_info(answer)
 
     async def set_replicas(self) -> None:
-        """Let the stream have as many copies as the settings say; whatever else is set on it stays."""
+        """Let the stream have as many copies as the settings say; whatever else is set on it stays.
+
+        Raises `BackendUnavailableError`.
+        """
         try:
-            found = msgspec.json.decode(await self._ask(f"STREAM.INFO.{self._config.stream}"))["config"]
-            if found["num_replicas"] != self._config.replicas:
-                found["num_replicas"] = self._config.replicas
-                await self._ask(f"STREAM.UPDATE.{self._config.stream}", found)
+            # It is there, but another server may lead the cluster since, and hear of it only now.
+            if await self._insist(self._change_replicas, STREAM_NOT_FOUND):
+                await self._settle()
         except RefusedByStore as error:
             raise unavailable(error) from error
+
+    async def _change_replicas(self) -> bool:
+        found = msgspec.json.decode(await self._ask_info())["config"]
+        if found["num_replicas"] == self._config.replicas:
+            return False
+        found["num_replicas"] = self._config.replicas
+        await self._ask(f"STREAM.UPDATE.{self._config.stream}", found, repeatable=True)
+        return True
+
+    async def _settle(self) -> None:
+        """Wait a while for the copies: what is asked of a stream that just gets more or less of them may be lost."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                while True:
+                    if (await self._insist(self.info, STREAM_NOT_FOUND)).is_settled:
+                        return
+                    await asyncio.sleep(UNHEARD_WAIT_S)  # noqa: TID251 - as above
+        except TimeoutError:
+            _log.warning("The stream does not have its %d copies yet.", self._config.replicas)
 
     def _settings(self) -> dict[str, object]:
         return {
@@ -169,7 +242,10 @@ class Stream:
 
     async def info(self) -> StreamInfo:
         """Return the stream as it is, asked of its leader. Raises `RefusedByStore`."""
-        return _decode_info(await self._ask(f"STREAM.INFO.{self._config.stream}"))
+        return _decode_info(await self._ask_info())
+
+    async def _ask_info(self) -> bytes:
+        return await self._ask(f"STREAM.INFO.{self._config.stream}", repeatable=True)
 
     async def append(self, parts: Sequence[bytes], by: str, expected: int) -> Appended:
         """Write an entry directly behind the message with sequence `expected`, as one message per part.
@@ -203,7 +279,7 @@ class Stream:
     async def read(self, sequence: int) -> Message | None:
         """Return one message, or None if it was removed."""
         try:
-            answer = await self._ask(f"STREAM.MSG.GET.{self._config.stream}", {"seq": sequence})
+            answer = await self._ask(f"STREAM.MSG.GET.{self._config.stream}", {"seq": sequence}, repeatable=True)
         except RefusedByStore as error:
             if error.code == NO_MESSAGE_FOUND:
                 return None
@@ -253,7 +329,8 @@ class Stream:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": consumer})
+        body = {"stream_name": stream, "config": consumer}
+        await self._insist(lambda: self._ask(f"CONSUMER.CREATE.{stream}.{name}", body), STREAM_NOT_FOUND)
 
     async def unfollow(self, name: str) -> None:
         """Remove a consumer; one that cannot be removed goes away by itself when nobody listens."""

@@ -72,6 +72,8 @@ _FAR_FUTURE = 2**62
 class PostgresBackend(Backend):
     """One schema of a database, shared by any number of servers."""
 
+    groups_at_once = 2
+
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._queries = Queries(config.schema)
@@ -122,7 +124,7 @@ class PostgresBackend(Backend):
         await self._background.close()
 
     async def ping(self) -> None:
-        await self._background.ping(PING_S)
+        await self._background.ping(self._queries.ping, PING_S)
 
     async def reset(self) -> None:
         await self._background.execute(self._queries.reset)

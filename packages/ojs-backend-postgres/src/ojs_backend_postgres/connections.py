@@ -126,9 +126,9 @@ class Connections:
             self._idle.clear()
             self._places = self._size
 
-    async def ping(self, seconds: float) -> None:
-        """Return if the database answers in time. Raises `BackendUnavailableError`."""
-        await self._call(lambda connection: connection.fetchval("SELECT 1", timeout=seconds), seconds)
+    async def ping(self, query: str, seconds: float) -> None:
+        """Return if the database runs a statement in time. Raises `BackendUnavailableError`."""
+        await self._call(lambda connection: connection.execute(query, timeout=seconds), seconds)
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Run a statement and return its rows. Raises `BackendUnavailableError`."""

@@ -75,6 +75,8 @@ READ_AT_ONCE = 500
 class RedisBackend(Backend):
     """One store: all keys with one prefix, in one slot of a cluster."""
 
+    groups_at_once = 3
+
     def __init__(self, config: RedisConfig) -> None:
         self._config = config
         self._root = config.root
@@ -124,7 +126,7 @@ class RedisBackend(Backend):
         await self._client.close()
 
     async def ping(self) -> None:
-        await self._client.ask(("PING",))
+        await self._client.read(scripts.PING)
 
     async def reset(self) -> None:
         # The counters of the store and the stream itself stay: places and event numbers only grow.

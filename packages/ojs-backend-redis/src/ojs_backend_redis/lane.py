@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -123,7 +124,8 @@ class _Link:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """See `Lane.ask`."""
-        packed = self._connection.pack_commands(commands)
+        # Its stub takes a tuple of one.
+        packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
         request = _Asked(self._loop.create_future(), len(commands), self._loop.time() + self._timeout_s, [])
         if self._large or sum(map(len, packed)) > LARGE_BYTES:
             # Sending may have to wait for Redis to take it. A caller who is cancelled then must not cut it off.

@@ -13,7 +13,7 @@ import msgspec
 
 from ojs_core.backend import Hold, NewJob
 from ojs_core.events import EventDraft, job_event
-from ojs_core.job import Job, JobError, encode_record, replace_fields
+from ojs_core.job import Job, JobError
 
 TEXTS = ("queue", "type", "worker_id", "fingerprint", "workflow_id")
 HOT = (
@@ -53,13 +53,18 @@ POSITIONS = {name: position for position, name in enumerate(HOT, 1)}
 
 CLEARED = ("error", "result")
 """Other fields that a swap may clear. They always stand beside the cold part, so that nothing shines through."""
-_FIXED = ("state", "queue", "type", "created_at")
-"""Fields without a default: they are in the cold part too, where the hot one overrides them."""
-_DEFAULTS: dict[str, Any] = {
-    field.name: field.default
+_COLD_FIELDS = [
+    field
     for field in msgspec.structs.fields(Job)
-    if (field.name in POSITIONS and field.name not in _FIXED) or field.name in CLEARED
-}
+    if field.name not in POSITIONS and field.name not in (*CLEARED, "errors")
+]
+_Cold = msgspec.defstruct(
+    "_Cold",
+    [(field.name, field.type) if field.required else (field.name, field.type, field.default) for field in _COLD_FIELDS],
+    omit_defaults=True,
+)
+_cold = attrgetter(*(field.name for field in _COLD_FIELDS))
+_encode = msgspec.json.Encoder().encode
 _hot = attrgetter(*HOT)
 _STATE, _QUEUE, _TYPE, _VERSION = 0, 1, 2, POSITIONS["version"] - 1
 _OTHER_TEXTS = tuple(POSITIONS[name] - 1 for name in TEXTS[2:])
@@ -87,7 +92,7 @@ def pack_insert(new: NewJob) -> tuple[Any, ...]:
     """Return an insert as `commit.lua` takes it."""
     job = new.job
     errors = job.errors
-    cold = encode_record(replace_fields(job, errors=(), **_DEFAULTS) if errors else replace_fields(job, **_DEFAULTS))
+    cold = _encode(_Cold(*_cold(job)))
     hot: list[Any] = [False if value is None else value for value in _hot(job)]
     hot[_STATE] = job.state.value
     hot[_QUEUE] = encode_text(job.queue)

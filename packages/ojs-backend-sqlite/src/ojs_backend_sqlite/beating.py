@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from ojs_backend_sqlite.transaction import Transaction
 from ojs_core.backend import Beaten, BeatRequest
 from ojs_core.events import EventDraft, worker_started
@@ -34,14 +32,7 @@ def take_beat(transaction: Transaction, request: BeatRequest) -> Beaten:
 
 
 def _note_worker(transaction: Transaction, request: BeatRequest) -> Worker:
-    known = transaction.workers.get(request.worker.id)
-    worker = msgspec.structs.replace(
-        request.worker,
-        first_seen_at=request.now if known is None else known.first_seen_at,
-        last_seen_at=request.now,
-        beats=1 if known is None else known.beats + 1,
-        directive=None if known is None else known.directive,
-    )
+    worker = request.noted(transaction.workers.get(request.worker.id))
     transaction.workers.put(worker.id, worker)
     if worker.beats == 1:
         transaction.log(worker_started(worker, request.now))

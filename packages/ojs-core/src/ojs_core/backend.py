@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
+import msgspec
 from msgspec import Struct
 
 from ojs_core.events import Event, EventDraft
 from ojs_core.job import Job, JobState
-from ojs_core.lifecycle import Transition
+from ojs_core.lifecycle import Transition, claim_job
 from ojs_core.records import CronEntry, Queue, QueueStats, Worker, WorkerState, Workflow
 
 # What a backend is.
@@ -149,7 +150,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
 
     Passed over: paused queues, what a queue's rate limit forbids, jobs whose `expires_at` has come. Nothing is handed
     out to a worker whose directive is not `running` (C-OPS-18). `lease_ms`, `default_lease_ms`, `default_timeout_ms`
-    and the resulting record: see `claim_job`. The claim notes that `worker_id` was seen.
+    and the resulting record: see `claimed`. The claim notes that `worker_id` was seen.
     """
 
     queues: tuple[str, ...]
@@ -159,6 +160,17 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     default_timeout_ms: int
     worker_id: str | None = None
     lease_ms: int | None = None
+
+    def claimed(self, job: Job) -> Job:
+        """Return an available job as this claim leaves it; see `claim_job`."""
+        return claim_job(
+            job,
+            now=self.now,
+            worker_id=self.worker_id,
+            lease_ms=self.lease_ms,
+            default_lease_ms=self.default_lease_ms,
+            default_timeout_ms=self.default_timeout_ms,
+        )
 
 
 class Claimed(Struct, frozen=True):
@@ -180,6 +192,16 @@ class BeatRequest(Struct, frozen=True, kw_only=True):
     job_ids: tuple[str, ...]
     now: int
     lease_ms: int | None = None
+
+    def noted(self, known: Worker | None) -> Worker:
+        """Return the worker's record after this beat; `known` is the one before, if there was one."""
+        return msgspec.structs.replace(
+            self.worker,
+            first_seen_at=self.now if known is None else known.first_seen_at,
+            last_seen_at=self.now,
+            beats=1 if known is None else known.beats + 1,
+            directive=None if known is None else known.directive,
+        )
 
 
 class Beaten(Struct, frozen=True):
@@ -353,6 +375,13 @@ class EventStore(ABC):
 class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, EventStore):
     """A store behind the seam."""
 
+    groups_at_once: ClassVar[int] = 1
+    """Groups of commits, and of claims, a server process may have under way at once.
+
+    With more than one the next group is made while the store works on the one before. They are smaller then, so a store
+    with one writer, or one that does its work in this process, is better off with one.
+    """
+
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
@@ -371,7 +400,11 @@ class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, Event
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the store answers, else raise `BackendUnavailableError`."""
+        """Return if the store answers and, as far as it can tell without a change, takes changes.
+
+        Else raises `BackendUnavailableError`. A store that is full, but lets jobs end, takes changes. Leaves nothing
+        behind, and is asked every few seconds.
+        """
 
     @abstractmethod
     async def reset(self) -> None:

@@ -1,19 +1,19 @@
 """Group commit: requests that arrive together go to the store together.
 
 The first caller starts a flush, those who come while it is under way ride along in the next one. Each gets its own
-answer, and none is answered before the store has what it asked for. One flush of a kind is under way at a time, so a
-busy server makes large groups and an idle one answers at once.
+answer, and none is answered before the store has what it asked for. Few flushes of a kind are under way at a time, so
+a busy server makes large groups and an idle one answers at once.
 
 Clients that wait for their answers, as most do, come back all at once. Were the first of them sent by itself, the
-others would wait for it, and half of all trips would be wasted. So a flush waits a moment for about as many requests as
-were there around the last one.
+others would wait for it, and half of all trips would be wasted. So a flush waits a moment for about its share of the
+requests that were there around the last one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -25,12 +25,17 @@ COMPANY_S = 0.001
 
 
 class Coalescer(Generic[Asked, Answered]):
-    """Turns many `ask` calls into few `send` calls. `send` answers with the same length and order."""
+    """Turns many `ask` calls into few `send` calls. `send` answers with the same length and order.
 
-    def __init__(self, send: Callable[[Sequence[Asked]], Awaitable[Sequence[Answered]]]) -> None:
+    `at_once` flushes may be under way: while the store works on one group, the next is made.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Asked]], Awaitable[Sequence[Answered]]], at_once: int = 1) -> None:
         self._send = send
+        self._at_once = at_once
         self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._flushing: set[asyncio.Task[None]] = set()
+        self._under_way = 0
         self._enough = 0
         self._company: asyncio.Future[None] | None = None
 
@@ -41,22 +46,28 @@ class Coalescer(Generic[Asked, Answered]):
         """
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
-        if self._company is not None and len(self._waiting) >= self._enough:
-            self._stop_waiting()
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+        if self._company is not None:
+            if len(self._waiting) >= self._enough:
+                self._stop_waiting()
+        elif len(self._flushing) < self._at_once:
+            self._flushing.add(asyncio.create_task(self._flush()))
         return await future
 
     async def _flush(self) -> None:
         try:
-            while self._waiting:
+            # Only one flush waits for company: whoever comes meanwhile is meant for that one.
+            while self._waiting and self._company is None:
                 if len(self._waiting) < self._enough:
                     await self._wait_for_company()
                 group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
+                self._under_way += len(group)
                 await self._send_group(group)
-                self._enough = min((len(group) + len(self._waiting)) * 3 // 4, GROUP_MAX)
+                present = self._under_way + len(self._waiting)
+                self._enough = min(present * 3 // (4 * self._at_once), GROUP_MAX)
+                self._under_way -= len(group)
         finally:
-            self._flushing = None
+            # Here and not in a callback: whoever asks next must not take it for one that is still at work.
+            self._flushing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _wait_for_company(self) -> None:
         loop = asyncio.get_running_loop()
@@ -88,5 +99,5 @@ class Coalescer(Generic[Asked, Answered]):
 
     async def drain(self) -> None:
         """Wait until everything asked so far is answered."""
-        while self._flushing is not None:
-            await asyncio.wait({self._flushing})
+        while self._flushing:
+            await asyncio.wait(self._flushing)

@@ -317,7 +317,7 @@ def parse_job_request(text: bytes | Raw, now: int, *, what: str = "The body") ->
     Raises: `InvalidPayloadError`, `InvalidRequestError`, `InvalidRetryPolicyError`, `UnsupportedError`,
     `EnvelopeTooLargeError`, `MetadataTooLargeError`. Nothing was stored then.
     """
-    _check_size(text)
+    check_size(text)
     envelope, raw = decode_object(text, what)
     return read_job_request(envelope, raw, now)
 
@@ -332,18 +332,19 @@ def parse_job_requests(values: Sequence[object], text: Raw, now: int) -> list[Jo
         try:
             if not isinstance(value, dict):
                 raise InvalidRequestError(f"The job must be a JSON object, not {json_kind(value)}.")
-            _check_size(element)
+            check_size(element)
             requests.append(read_job_request(value, _decode_raw_object(element), now))
         except OJSError as error:
             raise at_index(error, index) from None
     return requests
 
 
-def _check_size(text: bytes | Raw) -> None:
+def check_size(text: bytes | Raw, what: str = "A job") -> None:
+    """Raise `EnvelopeTooLargeError` for more than `ENVELOPE_MAX_BYTES`; `what` begins the sentence."""
     size = len(memoryview(text))
     if size > ENVELOPE_MAX_BYTES:
         raise EnvelopeTooLargeError(
-            f"A job may have {ENVELOPE_MAX_BYTES} bytes; this one has {size}.",
+            f"{what} may have {ENVELOPE_MAX_BYTES} bytes; this one has {size}.",
             actual_bytes=size,
             max_bytes=ENVELOPE_MAX_BYTES,
         )

@@ -113,6 +113,8 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Position among the workflow's members; callbacks come after the last one."""
     advanced: bool = False
     """The workflow has taken note of this terminal job."""
+    last_run: bool = False
+    """The workflow was cancelled while this job ran: the run may finish, and there will be no other (C-WF-18)."""
     parent_results: MaybeRaw = None
 
     schema: str | None = None

@@ -18,14 +18,13 @@ from msgspec import Struct
 from ojs_core.errors import StateConflictError
 from ojs_core.events import EventDraft
 from ojs_core.job import ERRORS_KEPT, TERMINAL, WAITING, Job, JobError, JobState
-from ojs_core.retry import Discard, decide_failure
 from ojs_core.timestamps import format_ms
 
 
 class LifecycleEvent(StrEnum):
     """What can happen to a job that exists. Finer than the client operations: a failure is RETRY or DISCARD.
 
-    NOTE keeps the state: a workflow took note that its member ended.
+    NOTE keeps the state: a workflow took note that its member ended, or, when cancelled, lets it end its last run.
     """
 
     PROMOTE = "promote"
@@ -213,14 +212,16 @@ def retention_ends(state: JobState, now: int, retention: Retention, *, dead: boo
             return now + (retention.dead_letter_ms if dead else retention.discarded_ms)
 
 
-def _plan(job_id: str, event: LifecycleEvent, now: int, **rest: Any) -> Transition:
+def plan_event(job_id: str, event: LifecycleEvent, now: int, **rest: Any) -> Transition:
+    """Plan a swap as the table has it; `rest` are further fields of the transition."""
     expected, to = TRANSITIONS[event]
     return Transition(job_id=job_id, event=event, to=to, at=now, expected=expected, **rest)
 
 
-def _finish(job_id: str, event: LifecycleEvent, now: int, retention: Retention, **rest: Any) -> Transition:
+def plan_end(job_id: str, event: LifecycleEvent, now: int, retention: Retention, **rest: Any) -> Transition:
+    """Plan a swap into a terminal state, with when to look at the job again."""
     dead = bool(rest.get("changes", {}).get("dead"))
-    return _plan(
+    return plan_event(
         job_id,
         event,
         now,
@@ -232,7 +233,7 @@ def _finish(job_id: str, event: LifecycleEvent, now: int, retention: Retention, 
 
 def plan_promote(job: Job, now: int) -> Transition:
     """A due `scheduled` or `retryable` job becomes available (T04, T14)."""
-    return _plan(
+    return plan_event(
         job.id,
         LifecycleEvent.PROMOTE,
         now,
@@ -244,7 +245,7 @@ def plan_promote(job: Job, now: int) -> Transition:
 
 def plan_activate(job_id: str, now: int) -> Transition:
     """A staged job is released (T05)."""
-    return _plan(
+    return plan_event(
         job_id,
         LifecycleEvent.ACTIVATE,
         now,
@@ -263,7 +264,7 @@ def plan_ack(
     fence: int | None = None,
 ) -> Transition:
     """The worker succeeded (T07). Needs no read: what it guards and sets is known beforehand."""
-    return _finish(
+    return plan_end(
         job_id,
         LifecycleEvent.ACK,
         now,
@@ -275,23 +276,9 @@ def plan_ack(
     )
 
 
-def plan_requeue(job: Job, now: int, *, worker_id: str | None = None, fence: int | None = None) -> Transition:
-    """The worker gives the job back unfinished (T10); it does not count as a failure."""
-    return _plan(
-        job.id,
-        LifecycleEvent.REQUEUE,
-        now,
-        version=job.version,
-        worker_id=worker_id,
-        fence=fence,
-        changes={**RELEASED, "started_at": None, "enqueued_at": now, "requeues": job.requeues + 1},
-        events=(EventDraft("job.enqueued"),),
-    )
-
-
 def plan_cancel(job_id: str, now: int, retention: Retention, *, version: int | None = None) -> Transition:
     """Cancel whatever has not ended (T15)."""
-    return _finish(
+    return plan_end(
         job_id,
         LifecycleEvent.CANCEL,
         now,
@@ -309,7 +296,7 @@ def plan_expire(job: Job, now: int, retention: Retention) -> Transition:
         "expired_at": format_ms(now),
         "ttl_ms": max(0, (job.expires_at or now) - job.created_at),
     }
-    return _finish(
+    return plan_end(
         job.id,
         LifecycleEvent.EXPIRE,
         now,
@@ -325,7 +312,7 @@ def plan_revive(job: Job, now: int, changes: Mapping[str, Any] | None = None) ->
 
     A revived member no longer moves its workflow: that has long taken note of the failure.
     """
-    return _plan(
+    return plan_event(
         job.id,
         LifecycleEvent.REVIVE,
         now,
@@ -344,6 +331,7 @@ def plan_revive(job: Job, now: int, changes: Mapping[str, Any] | None = None) ->
             "expires_at": None,
             "workflow_id": None,
             "workflow_step": None,
+            "last_run": False,
             **(changes or {}),
         },
         events=(EventDraft("job.enqueued"),),
@@ -364,106 +352,24 @@ def plan_note(job: Job, now: int, retention: Retention) -> Transition:
     )
 
 
-def _error_facts(error: JobError) -> dict[str, Any]:
-    return {
-        "code": error.code,
-        "type": error.type,
-        "message": error.message,
-        "retryable": error.retryable is not False,
-    }
+def plan_abandon(job: Job, now: int, retention: Retention) -> Transition | None:
+    """The workflow of a member was cancelled (C-WF-18, Q-23f); None if there is nothing left to do about it.
 
-
-def plan_failure(
-    job: Job,
-    now: int,
-    retention: Retention,
-    error: JobError,
-    rnd: float,
-    *,
-    error_class: str | None = None,
-    worker_id: str | None = None,
-    fence: int | None = None,
-) -> Transition:
-    """An execution failed: retry with a delay, or discard (T08, T09, T11).
-
-    `rnd` in [0, 1) is the jitter; `error_class` a third name the non-retryable matcher compares (C-RTY-08).
+    Who waits is cancelled, unless it is claimed at this very moment. Who runs may finish, but not run again: the mark
+    is on the record, where each decision about the end of the run finds it.
     """
-    decision = decide_failure(
-        job.retry,
-        failures=job.failures,
-        error_type=error.type,
-        error_code=error.code,
-        error_class=error_class,
-        retryable=error.retryable,
-        rnd=rnd,
-    )
-    failed = EventDraft("job.failed", {"error": _error_facts(error)})
-    guard = {"version": job.version, "worker_id": worker_id, "fence": fence}
-    if isinstance(decision, Discard):
-        return _discard(job, now, retention, error, failed, dead=decision.dead_letter, guard=guard)
-    next_retry_at = now + decision.delay_ms
-    retrying = EventDraft(
-        "job.retrying",
-        {
-            "max_attempts": job.retry.max_attempts,
-            "next_retry_at": format_ms(next_retry_at),
-            "retry_delay_ms": decision.delay_ms,
-            "error": _error_facts(error),
-        },
-    )
-    return _plan(
-        job.id,
-        LifecycleEvent.RETRY,
-        now,
-        **guard,
-        changes={**RELEASED, "retry_delay_ms": decision.delay_ms, "next_retry_at": next_retry_at},
-        error=error,
-        wake_at=next_retry_at,
-        events=(failed, retrying),
-    )
-
-
-def _discard(
-    job: Job,
-    now: int,
-    retention: Retention,
-    error: JobError,
-    failed: EventDraft,
-    *,
-    dead: bool,
-    guard: Mapping[str, Any],
-) -> Transition:
-    facts = {"total_attempts": job.attempt, "last_error": _error_facts(error), "dead_letter": dead}
-    return _finish(
-        job.id,
-        LifecycleEvent.DISCARD,
-        now,
-        retention,
-        **guard,
-        changes={**RELEASED, "completed_at": now, "discarded_at": now, "dead": dead},
-        error=error,
-        events=(failed, EventDraft("job.discarded", facts)),
-    )
-
-
-def plan_lapse(job: Job, now: int, retention: Retention, error_type: str, message: str) -> Transition:
-    """The worker is gone: back to available without backoff, or discarded when no attempt is left (T12, T13, Q-12b).
-
-    `error_type` is `visibility_timeout` or `worker_death`. The lost execution was counted by its claim (C-VIS-03).
-    """
-    error = JobError(
-        type=error_type, code=error_type, message=message, attempt=job.attempt, occurred_at=now, retryable=True
-    )
-    failed = EventDraft("job.failed", {"error": _error_facts(error)})
-    if job.failures >= max(1, job.retry.max_attempts):
-        dead = job.retry.on_exhaustion == "dead_letter"
-        return _discard(job, now, retention, error, failed, dead=dead, guard={"version": job.version})
-    return _plan(
-        job.id,
-        LifecycleEvent.LAPSE,
-        now,
+    if job.state in WAITING:
+        return msgspec.structs.replace(plan_cancel(job.id, now, retention), expected=WAITING)
+    if job.ended or job.last_run:
+        return None
+    return Transition(
+        job_id=job.id,
+        event=LifecycleEvent.NOTE,
+        to=job.state,
+        at=now,
+        expected=frozenset({job.state}),
         version=job.version,
-        changes={**RELEASED, "started_at": None, "enqueued_at": now},
-        error=error,
-        events=(failed, EventDraft("job.enqueued")),
+        # What will not wait again cannot expire, and must not be woken for it.
+        changes={"last_run": True, "expires_at": None},
+        wake_at=job.wake_at,
     )

@@ -35,7 +35,7 @@ from ojs_core.events import Event, EventDraft, job_event, other_event, worker_st
 from ojs_core.hookspecs import hookimpl
 from ojs_core.ids import event_id, event_seq
 from ojs_core.job import Job, JobState, replace_fields
-from ojs_core.lifecycle import Transition, apply_transition, claim_job, earliest, extend_lease, guard_holds
+from ojs_core.lifecycle import Transition, apply_transition, earliest, extend_lease, guard_holds
 from ojs_core.paging import decode_cursor, decode_event_id, encode_cursor, event_matches, job_matches
 from ojs_core.records import CronEntry, Queue, QueueStats, Worker, WorkerState, Workflow
 
@@ -227,14 +227,7 @@ class MemoryBackend(Backend):
         return Claimed(tuple(jobs), tuple(expired[:EXPIRED_MAX]))
 
     def _claim_one(self, job: Job, request: ClaimRequest) -> Job:
-        claimed = claim_job(
-            job,
-            now=request.now,
-            worker_id=request.worker_id,
-            lease_ms=request.lease_ms,
-            default_lease_ms=request.default_lease_ms,
-            default_timeout_ms=request.default_timeout_ms,
-        )
+        claimed = request.claimed(job)
         self._jobs[job.id] = claimed
         self._log_drafts((EventDraft("job.started"),), claimed, request.now)
         return claimed
@@ -304,14 +297,7 @@ class MemoryBackend(Backend):
 
     async def beat(self, request: BeatRequest) -> Beaten:
         now = request.now
-        known = self._workers.get(request.worker.id)
-        worker = msgspec.structs.replace(
-            request.worker,
-            first_seen_at=now if known is None else known.first_seen_at,
-            last_seen_at=now,
-            beats=1 if known is None else known.beats + 1,
-            directive=None if known is None else known.directive,
-        )
+        worker = request.noted(self._workers.get(request.worker.id))
         self._workers[worker.id] = worker
         if worker.beats == 1:
             self._log(worker_started(worker, now))

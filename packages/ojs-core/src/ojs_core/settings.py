@@ -110,7 +110,12 @@ _ROWS = (
     Setting("OJS_RETAIN_EVENTS_MS", "retain_events_ms", _retention, "How long events are kept."),
     Setting("OJS_EVENTS_MAX", "events_max", whole(0, 10**9), "Events kept; the oldest go first."),
     Setting("OJS_BODY_MAX_BYTES", "body_max_bytes", whole(1024, 2**31), "Largest request body, in bytes."),
-    Setting("OJS_BATCH_MAX", "batch_max", whole(1, 100_000), "Most jobs in one batch."),
+    Setting(
+        "OJS_BATCH_MAX",
+        "batch_max",
+        whole(1, 100_000),
+        "Most jobs in one batch, or in one workflow (there at most 10 000).",
+    ),
 )
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Settings)}

@@ -9,7 +9,7 @@ from ojs_api import shapes
 from ojs_api.http import PAGE_MAX, VERSION, Call, Endpoints, Reply
 from ojs_core.envelope import ENVELOPE_MAX_BYTES
 from ojs_core.errors import BackendUnavailableError
-from ojs_core.workflow import MEMBERS_MAX, WORKFLOW_DEPTH_MAX
+from ojs_core.workflow import DEFINITION_MAX_BYTES, MEMBERS_MAX, WORKFLOW_DEPTH_MAX
 
 endpoints = Endpoints("System")
 
@@ -59,11 +59,13 @@ async def manifest(call: Call) -> Reply:
             "durable": capabilities.durable,
             "limits": {
                 "max_envelope_bytes": ENVELOPE_MAX_BYTES,
+                "max_result_bytes": ENVELOPE_MAX_BYTES,
                 "max_body_bytes": settings.body_max_bytes,
                 "max_batch": settings.batch_max,
                 "max_page": PAGE_MAX,
                 "max_workflow_depth": WORKFLOW_DEPTH_MAX,
-                "max_workflow_jobs": MEMBERS_MAX,
+                "max_workflow_jobs": min(MEMBERS_MAX, settings.batch_max),
+                "max_workflow_bytes": DEFINITION_MAX_BYTES,
             },
             "extensions": [] if call.speaks_draft else extensions,
             "endpoints": {

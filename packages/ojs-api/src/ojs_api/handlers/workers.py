@@ -191,7 +191,7 @@ def _outcome(job: Job) -> dict[str, Any]:
     if job.state is JobState.RETRYABLE and job.next_retry_at is not None:
         view["next_attempt_at"] = format_ms(job.next_retry_at)
         view["retry_delay_ms"] = job.retry_delay_ms
-    for name in ("completed_at", "discarded_at"):
+    for name in ("completed_at", "cancelled_at", "discarded_at"):
         instant = getattr(job, name)
         if instant is not None:
             view[name] = format_ms(instant)

@@ -28,11 +28,13 @@ class Limits(Struct, kw_only=True):
     """What a request may hold."""
 
     max_envelope_bytes: Count
+    max_result_bytes: Count
     max_body_bytes: Count
     max_batch: Count
     max_page: Count
     max_workflow_depth: Count
     max_workflow_jobs: Count
+    max_workflow_bytes: Count
 
 
 class Manifest(Struct, kw_only=True):

@@ -111,6 +111,7 @@ class NackAnswer(Struct, kw_only=True):
     next_attempt_at: Maybe[Time] = UNSET
     retry_delay_ms: Maybe[Count] = UNSET
     completed_at: Maybe[Time] = UNSET
+    cancelled_at: Maybe[Time] = UNSET
     discarded_at: Maybe[Time] = UNSET
 
 

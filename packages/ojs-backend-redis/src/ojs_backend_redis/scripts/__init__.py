@@ -1,7 +1,7 @@
 """The scripts, one per file: what each does, its arguments with their units, what it returns, and the text.
 
-`common.lua` stands in front of each. Redis keeps a script by the SHA-1 of its text, so servers of different versions
-do not disturb each other.
+`common.lua` stands in front of each but `ping.lua`. Redis keeps a script by the SHA-1 of its text, so servers of
+different versions do not disturb each other.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ def _read(name: str) -> str:
 COMMON = _read("common")
 
 
-def _load(name: str) -> Script:
-    text = f"{COMMON}\n{_read(name)}"
+def _script(name: str, text: str) -> Script:
     return Script(name, text, sha1(text.encode()).hexdigest())  # noqa: S324 - that is how Redis names scripts
+
+
+def _load(name: str) -> Script:
+    return _script(name, f"{COMMON}\n{_read(name)}")
 
 
 COMMIT = _load("commit")
@@ -44,3 +47,8 @@ FORGET = _load("forget")
 PRUNE = _load("prune")
 STATS = _load("stats")
 SEEK = _load("seek")
+
+MAY_WRITE = "#!lua flags=allow-oom\n"
+"""Declares a script that might write. Redis does not even begin one where it takes no writes: on a replica, unable to
+save, with too few replicas. Out of memory it does, as jobs can still be ended then."""
+PING = _script("ping", MAY_WRITE + _read("ping"))

@@ -29,8 +29,8 @@ class Context:
         self.clock = clock
         self.settings = settings
         self.retention = settings.retention
-        self.commits: Coalescer[Commit, Committed | Refused] = Coalescer(backend.commit)
-        self.claims: Coalescer[ClaimRequest, Claimed] = Coalescer(backend.claim)
+        self.commits: Coalescer[Commit, Committed | Refused] = Coalescer(backend.commit, backend.groups_at_once)
+        self.claims: Coalescer[ClaimRequest, Claimed] = Coalescer(backend.claim, backend.groups_at_once)
         self.doorbell = Doorbell()
         self.remembered: dict[str, Job] = {}
         self._seen_to: set[asyncio.Task[None]] = set()

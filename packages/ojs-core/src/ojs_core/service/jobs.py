@@ -22,9 +22,10 @@ from ojs_core.backend import (
     Refused,
     Removal,
 )
-from ojs_core.envelope import JobRequest, at_index, new_job
+from ojs_core.envelope import JobRequest, at_index, check_size, new_job
 from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
 from ojs_core.events import EventDraft
+from ojs_core.failing import plan_failure, plan_requeue
 from ojs_core.job import Job, JobState, replace_fields
 from ojs_core.lifecycle import (
     Transition,
@@ -34,8 +35,6 @@ from ojs_core.lifecycle import (
     plan_activate,
     plan_cancel,
     plan_expire,
-    plan_failure,
-    plan_requeue,
     plan_revive,
     retention_ends,
 )
@@ -188,7 +187,12 @@ class JobService:
     async def ack(
         self, job_id: str, *, result: Raw | None = None, worker_id: str | None = None, lease_id: str | None = None
     ) -> Job:
-        """Complete an active job. Raises `NotFoundError`, or `StateConflictError` for anyone but its holder."""
+        """Complete an active job. Raises `NotFoundError`, or `StateConflictError` for anyone but its holder.
+
+        A result larger than a job may be is refused, and the job stays active (C-JSON-14): workflows keep results too.
+        """
+        if result is not None:
+            check_size(result, "A result")
         context = self._context
         context.remembered.pop(job_id, None)
         transition = plan_ack(
@@ -230,7 +234,7 @@ class JobService:
         fence = parse_lease_id(lease_id)
 
         def plan(job: Job) -> Transition:
-            return plan_requeue(job, context.clock.now(), worker_id=worker_id, fence=fence)
+            return plan_requeue(job, context.clock.now(), context.retention, worker_id=worker_id, fence=fence)
 
         return (await self._decide(job_id, plan)).job
 

@@ -17,8 +17,9 @@ from msgspec import Raw
 
 from ojs_core.backend import Commit, Committed, JobQuery, Removal
 from ojs_core.errors import BackendUnavailableError
+from ojs_core.failing import plan_failure, plan_lapse
 from ojs_core.job import Job, JobError, JobState
-from ojs_core.lifecycle import Transition, plan_expire, plan_failure, plan_lapse, plan_promote
+from ojs_core.lifecycle import Transition, plan_expire, plan_promote
 from ojs_core.records import CronEntry, Workflow
 from ojs_core.service.context import Context
 from ojs_core.service.crons import CronService

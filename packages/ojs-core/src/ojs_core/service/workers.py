@@ -11,8 +11,8 @@ from msgspec import Struct
 from ojs_core.backend import Beaten, BeatRequest, Commit, Committed, JobQuery
 from ojs_core.errors import NotFoundError
 from ojs_core.events import other_event
+from ojs_core.failing import plan_lapse
 from ojs_core.job import Job, JobState
-from ojs_core.lifecycle import plan_lapse
 from ojs_core.records import Worker, WorkerState
 from ojs_core.service.context import Context
 

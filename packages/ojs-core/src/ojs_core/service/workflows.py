@@ -21,8 +21,8 @@ from ojs_core.coalesce import Coalescer
 from ojs_core.errors import NotFoundError, StateConflictError
 from ojs_core.events import Event
 from ojs_core.ids import uuid7
-from ojs_core.job import WAITING, Job, JobError
-from ojs_core.lifecycle import Transition, plan_cancel, plan_note
+from ojs_core.job import Job, JobError
+from ojs_core.lifecycle import Transition, plan_abandon, plan_note
 from ojs_core.records import Workflow
 from ojs_core.service.context import Context
 from ojs_core.service.jobs import duplicate
@@ -56,9 +56,14 @@ class WorkflowService:
         self._advancing: dict[str, Coalescer[Job, None]] = {}
 
     async def create(self, envelope: dict[str, Any], raw: dict[str, Raw]) -> dict[str, Any]:
-        """Create and start a workflow; return its view. Raises `InvalidRequestError`, `DuplicateJobError`."""
+        """Create and start a workflow; return its view.
+
+        Raises `InvalidRequestError`, `EnvelopeTooLargeError`, `UnsupportedError`, `DuplicateJobError`.
+        """
         now = self._context.clock.now()
-        advanced = start(parse_workflow(envelope, raw, now, workflow_id=uuid7(now)), now)
+        members_max = self._context.settings.batch_max
+        parsed = parse_workflow(envelope, raw, now, workflow_id=uuid7(now), members_max=members_max)
+        advanced = start(parsed, now)
         step = _Step()
         step.take(advanced, 0)
         answer = await self._context.commits.ask(step.commit(now))
@@ -107,24 +112,24 @@ class WorkflowService:
         return found
 
     async def _cancel_jobs(self, workflow: Workflow) -> None:
-        """Cancel the jobs of a cancelled workflow that nobody runs yet, then leave it to its retention."""
+        """Cancel the jobs of a cancelled workflow that nobody runs, and have the others run for the last time.
+
+        Then it is left to its retention. If a job keeps changing, it stays due, and the sweeper goes on.
+        """
         context = self._context
         now = context.clock.now()
-        jobs = await context.backend.get_jobs(open_job_ids(workflow))
-        waiting = [job.id for job in jobs if job is not None and job.state in WAITING]
-        # One that is claimed at this very moment may finish; its guard says so.
-        await asyncio.gather(
-            *(
-                context.commits.ask(
-                    Commit(
-                        transitions=(
-                            msgspec.structs.replace(plan_cancel(job_id, now, context.retention), expected=WAITING),
-                        )
-                    )
-                )
-                for job_id in waiting
-            )
-        )
+        jobs: Sequence[Job | None] = await context.backend.get_jobs(open_job_ids(workflow))
+        for _ in range(RACES_MAX):
+            plans = [plan for job in jobs if job is not None and (plan := plan_abandon(job, now, context.retention))]
+            if not plans:
+                break
+            for plan in plans:
+                context.remembered.pop(plan.job_id, None)
+            answers = await asyncio.gather(*(context.commits.ask(Commit(transitions=(plan,))) for plan in plans))
+            # One that was claimed, or ended, at this very moment is looked at again.
+            jobs = [answer.conflicts[0].job for answer in answers if isinstance(answer, Refused)]
+        else:
+            return
         current = await context.backend.get_workflow(workflow.id)
         if current is not None:
             await self._put(current, wake_at=(current.cancelled_at or now) + RETENTION_MS)

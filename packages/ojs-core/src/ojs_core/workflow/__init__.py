@@ -4,7 +4,7 @@
 shows the state. Nothing here stores, claims or reads a clock; the caller commits what a decision asks for.
 """
 
-from ojs_core.workflow.definition import MEMBERS_MAX, WORKFLOW_DEPTH_MAX, parse_workflow
+from ojs_core.workflow.definition import DEFINITION_MAX_BYTES, MEMBERS_MAX, WORKFLOW_DEPTH_MAX, parse_workflow
 from ojs_core.workflow.graph import DEPENDENCIES_MAX, NAME_MAX
 from ojs_core.workflow.members import child_ids, open_job_ids
 from ojs_core.workflow.outcome import Outcome, outcome_of_job, outcome_of_workflow, refusal
@@ -13,6 +13,7 @@ from ojs_core.workflow.step import Advance
 from ojs_core.workflow.view import render
 
 __all__ = [
+    "DEFINITION_MAX_BYTES",
     "DEPENDENCIES_MAX",
     "MEMBERS_MAX",
     "NAME_MAX",

@@ -13,7 +13,13 @@ import msgspec
 from msgspec import Raw
 
 from ojs_core.envelope import JobRequest, decode_object, json_kind, new_job, parse_job_request
-from ojs_core.errors import InvalidRequestError, MetadataTooLargeError, OJSError, UnsupportedError
+from ojs_core.errors import (
+    EnvelopeTooLargeError,
+    InvalidRequestError,
+    MetadataTooLargeError,
+    OJSError,
+    UnsupportedError,
+)
 from ojs_core.records import Member, Workflow, WorkflowKind
 from ojs_core.workflow.graph import NAME_MAX, Node, read_graph
 from ojs_core.workflow.members import CALLBACKS
@@ -22,7 +28,10 @@ from ojs_core.workflow.options import decode_members, same_option, with_defaults
 WORKFLOW_DEPTH_MAX: Final = 5
 """Levels of nesting, the outermost workflow included; the spec asks for at least 3 (C-WF-16)."""
 MEMBERS_MAX: Final = 10_000
-"""Most elements of a workflow, those of nested workflows included."""
+"""Most elements of a workflow, those of nested workflows included; a lower limit on batches holds for them too."""
+DEFINITION_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Most bytes of all elements together, each with the workflow's default options merged in: as a body by default, which
+those options would multiply. The record of a workflow holds them all."""
 ERRORS_MAX: Final = 100
 """Most mistakes named in one answer."""
 
@@ -33,7 +42,9 @@ _decode_array = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def parse_workflow(envelope: dict[str, Any], raw: dict[str, Raw], now: int, *, workflow_id: str) -> Workflow:
+def parse_workflow(
+    envelope: dict[str, Any], raw: dict[str, Raw], now: int, *, workflow_id: str, members_max: int = MEMBERS_MAX
+) -> Workflow:
     """Validate a workflow definition.
 
     Args:
@@ -41,12 +52,14 @@ def parse_workflow(envelope: dict[str, Any], raw: dict[str, Raw], now: int, *, w
         raw: the JSON text of each of its members (both from `decode_object`).
         now: moment of receipt.
         workflow_id: a UUIDv7.
+        members_max: most elements; `MEMBERS_MAX` if that is less.
 
     The result is not started. Raises `InvalidRequestError` with `details.validation_errors`, a list of
     `{"path", "message"}`, for whatever is wrong anywhere in the tree, a bad retry policy or an oversized job included
-    (Q-23e, C-EP-24); `UnsupportedError` for a saga (C-WF-23).
+    (Q-23e, C-EP-24); `EnvelopeTooLargeError` for more than `DEFINITION_MAX_BYTES`; `UnsupportedError` for a saga
+    (C-WF-23).
     """
-    reader = _Reader(now)
+    reader = _Reader(now, min(members_max, MEMBERS_MAX))
     workflow = reader.read(envelope, raw, "", 1)
     reader.check()
     return msgspec.structs.replace(workflow, id=workflow_id)
@@ -85,8 +98,10 @@ class _Reader:
     What is not valid is left out of the result; the mistakes on record see to it that nobody gets it.
     """
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, members_max: int) -> None:
         self.now = now
+        self.members_max = members_max
+        self.size = 0
         self.mistakes: dict[tuple[str, str], None] = {}
         self.job_ids: set[str] = set()
         self.element_count = 0
@@ -170,8 +185,8 @@ class _Reader:
             self.refuse(place.at(key), f"'{key}' must be an array of at least one element")
             return ()
         self.element_count += len(elements)
-        if self.element_count > MEMBERS_MAX:
-            message = f"a workflow may have {MEMBERS_MAX} elements, those of nested workflows included"
+        if self.element_count > self.members_max:
+            message = f"a workflow may have {self.members_max} elements, those of nested workflows included"
             self.refuse(place.at(key), message)
             return ()
         nodes = self._nodes(kind, elements, place)
@@ -222,6 +237,12 @@ class _Reader:
             self.refuse(path, f"must be an object, not {json_kind(element)}")
             return None
         definition = with_defaults(element, text, place.defaults, without)
+        self.size += len(memoryview(definition))
+        if self.size > DEFINITION_MAX_BYTES:
+            raise EnvelopeTooLargeError(
+                f"The elements of a workflow may have {DEFINITION_MAX_BYTES} bytes together, with its options in each.",
+                max_bytes=DEFINITION_MAX_BYTES,
+            )
         nested = is_nested(element)
         if nested:
             inner = self.read(*decode_object(definition), path, place.depth + 1)

@@ -12,7 +12,7 @@ from ojs_core.testing.conformance.cases import Case
 from ojs_core.testing.conformance.client import Client
 from ojs_core.testing.conformance.runner import CaseResult, Outcome, broken_case, run_case
 
-DYING_MAX_S = 1.0
+DYING_MAX_S = 5.0
 
 
 class Target(Protocol):

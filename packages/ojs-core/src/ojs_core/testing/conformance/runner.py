@@ -18,7 +18,7 @@ from ojs_core.testing.conformance.paths import Missing
 from ojs_core.testing.conformance.steps import Comparison, Request, Wait
 from ojs_core.testing.conformance.templates import Scope
 
-PARALLEL_START_MAX_S = 10.0
+PARALLEL_START_MAX_S = 30.0
 Pause = Callable[[float], object]  # waits that many seconds
 
 

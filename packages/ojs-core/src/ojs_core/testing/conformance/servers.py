@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +17,15 @@ from pathlib import Path
 
 from ojs_core.testing.conformance.client import HEALTH_PATH, Client, TransportError
 
-READY_MAX_S = 30.0
+READY_MAX_S = 120.0
+"""Many servers that start at once on few processors take a while; one that ends is noticed at once."""
 HEALTH_TIMEOUT_S = 5.0
 STOP_MAX_S = 10.0
 POLL_EVERY_S = 0.05
 LOG_SHOWN_CHARS_MAX = 4000
 HOST = "127.0.0.1"
 _OK = 200
+_kept: list[socket.socket] = []
 
 
 class ServerStartError(RuntimeError):
@@ -161,9 +164,19 @@ def server_environment(number: int, port: int, folder: Path, extra: Mapping[str,
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many different loopback ports which were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    """Return that many different loopback ports on which nobody listens.
+
+    On Linux they are kept until this process ends: the system chooses them for nobody else, be it before a server
+    listens there or between its end and its next start. A server may, as it sets SO_REUSEADDR, which all but a few do.
+    """
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((HOST, 0))
+    ports: list[int] = [opened.getsockname()[1] for opened in sockets]
+    if sys.platform == "linux":
+        _kept.extend(sockets)
+    else:
         for opened in sockets:
-            opened.bind((HOST, 0))
-        return [opened.getsockname()[1] for opened in sockets]
+            opened.close()
+    return ports

@@ -16,7 +16,7 @@ from ojs_core.testing.contract.steps import apply, claim, commit, insert, insert
 from ojs_core.testing.factories import make_new, make_transition
 
 Ring: TypeAlias = frozenset[str] | None
-PATIENCE_S = 5
+PATIENCE_S = 30
 """How long a test waits for a ring that has to come; a passing one waits as long as the ring takes."""
 
 

@@ -55,7 +55,9 @@ class LifetimeContract(BackendFixtures):
 
     async def test_it_answers(self, backend: Backend) -> None:
         """`ping` returns, and `warnings` are sentences."""
+        before = await snapshot(backend)
         await backend.ping()
+        assert await snapshot(backend) == before
         warnings = await backend.warnings()
         assert all(isinstance(warning, str) and warning for warning in warnings)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ojs_core.backend import Backend, Change
 from ojs_core.job import ERRORS_KEPT, TERMINAL, Job, JobState, replace_fields
-from ojs_core.lifecycle import RELEASED, TRANSITIONS, LifecycleEvent, Transition
+from ojs_core.lifecycle import RELEASED, TRANSITIONS, LifecycleEvent, Retention, Transition, plan_abandon
 from ojs_core.retry import RetryPolicy
 from ojs_core.testing.clock import DAY, HOUR, MINUTE, NOW
 from ojs_core.testing.contract.requirements import BackendFixtures
@@ -257,6 +257,21 @@ class TransitionContract(BackendFixtures):
         other = await job_in(backend, JobState.DISCARDED, queue="other")
         revive = make_transition(LifecycleEvent.REVIVE, other.id, changes={"expires_at": NOW + 7})
         assert (await apply(backend, revive)).job.wake_at == NOW + 7
+
+    async def test_a_swap_may_leave_a_job_active(self, backend: Backend) -> None:
+        """Its run goes on: holder, lease and numbers stay, and the clock comes when it is told (C-WF-18)."""
+        job = await job_in(backend, JobState.ACTIVE, worker_id="w", expires_at=NOW + 1, workflow_id=make_id())
+        mark = plan_abandon(job, NOW, Retention())
+        assert mark is not None
+        marked = (await apply(backend, mark)).job
+        assert marked == replace_fields(job, last_run=True, expires_at=None, version=job.version + 1)
+        assert await read(backend, job.id) == marked
+        assert await counts(backend) == {"active": 1}
+        assert job.wake_at is not None
+        assert await backend.due_jobs(job.wake_at - 1, 10) == []
+        assert await backend.due_jobs(job.wake_at, 10) == [marked]
+        await _untouched(backend, marked, mark)
+        await apply(backend, make_transition(LifecycleEvent.ACK, job.id, worker_id="w", fence=job.fence))
 
     async def test_a_revived_job_can_be_claimed_after_its_old_expiry(self, backend: Backend) -> None:
         """What a claim compares with is the expiry as it is now."""
