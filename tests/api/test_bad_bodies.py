@@ -288,7 +288,7 @@ def json_values(names: list[str]) -> st.SearchStrategy[Any]:
 NAMES = sorted({name for kind in DOCUMENT["components"]["schemas"].values() for name in kind["properties"]})
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VALID)), extra=st.dictionaries(st.sampled_from(NAMES), json_values(NAMES), max_size=4)
 )
@@ -299,7 +299,7 @@ async def test_nonsense_is_answered_in_good_form(counted, name, extra) -> None:
     assert response.status_code < 500
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VALID)),
     body=st.binary(max_size=60) | json_values(NAMES).map(json.dumps).map(str.encode),
