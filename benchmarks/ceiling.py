@@ -10,10 +10,8 @@ import os
 import sys
 
 from client import job_text
-from litestar import Litestar
-from litestar.types import ASGIApp
 
-from ojs_api.app import make_service, shortcut
+from ojs_api.app import Application, make_service
 from ojs_api.handlers import ENDPOINTS
 from ojs_api.http import Call, Endpoint, Gate, Handler, Reply, encode
 from ojs_api.process import ServeConfig
@@ -44,7 +42,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }
 
 
-def create_app() -> ASGIApp:
+def create_app() -> Application:
     """Return the application. Its service is never started: the gate only wants the settings and the clock."""
     gate = Gate(make_service(os.environ))
     applications = {
@@ -52,7 +50,7 @@ def create_app() -> ASGIApp:
         for endpoint in ENDPOINTS
         if (endpoint.method, endpoint.path) in HANDLERS
     }
-    return shortcut(applications, Litestar(openapi_config=None, logging_config=None))
+    return Application(applications, openapi_config=None, logging_config=None)
 
 
 def _idle(endpoint: Endpoint) -> Endpoint:

@@ -6,14 +6,14 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import HttpMethod, Litestar, Request, Response
 from litestar.exceptions import ClientException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from ojs_api.handlers import ENDPOINTS
 from ojs_api.http import Call, Endpoint, Gate, all_headers, allow_header, error_reply, method_not_allowed
@@ -27,7 +27,30 @@ from ojs_core.settings import read_settings
 log = logging.getLogger("ojs")
 
 
-def create_app(service: Service | None = None) -> ASGIApp:
+class Application(Litestar):
+    """Litestar, and in front of its router a dictionary for the paths that need none.
+
+    What is asked at a path without parameters goes straight to its application. Litestar gets all the rest: paths with
+    parameters or a slash behind, paths that do not exist, the lifespan. Its way to a route takes longer than all that
+    the gate does.
+    """
+
+    def __init__(self, applications: Mapping[str, ASGIApp], **settings: Any) -> None:
+        super().__init__(
+            route_handlers=[_route(path, application) for path, application in applications.items()], **settings
+        )
+        self._direct = {path: application for path, application in applications.items() if "{" not in path}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - also a lifespan's
+        """Answer a request, or run the lifespan."""
+        application = self._direct.get(scope.get("path"))
+        if application is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+
+def create_app(service: Service | None = None) -> Application:
     """Return the application; without a service, one after the environment's settings.
 
     The service starts and stops with the application's lifespan.
@@ -46,28 +69,13 @@ def create_app(service: Service | None = None) -> ASGIApp:
             forget()
             await served.stop()
 
-    applications = applications_by_path(served)
-    framework = Litestar(
-        route_handlers=[_route(path, application) for path, application in applications.items()],
+    return Application(
+        applications_by_path(served),
         exception_handlers={Exception: answer_framework_error(served)},
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,
     )
-    return shortcut(applications, framework)
-
-
-def shortcut(applications: Mapping[str, ASGIApp], framework: ASGIApp) -> ASGIApp:
-    """Return an application that hands a request for one of these paths, as it stands, to its application at once.
-
-    The framework gets all the rest: paths with parameters or a slash behind, paths that do not exist, the lifespan. Its
-    way to a route takes longer than all that the gate does.
-    """
-
-    def application(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        return applications.get(scope.get("path", ""), framework)(scope, receive, send)
-
-    return application
 
 
 def make_service(environ: Mapping[str, str]) -> Service:

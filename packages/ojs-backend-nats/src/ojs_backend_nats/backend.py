@@ -59,8 +59,6 @@ SPANS = 64
 class NATSBackend(Backend):
     """One stream, shared by any number of servers."""
 
-    groups_at_once = 3
-
     def __init__(self, config: NATSConfig) -> None:
         self._config = config
         self._callbacks: list[WakeCallback] = []
@@ -71,6 +69,10 @@ class NATSBackend(Backend):
         return Capabilities(
             name="nats", unique_mechanism="checked on the latest state; the write is conditional on nothing newer"
         )
+
+    @property
+    def groups_at_once(self) -> int:
+        return 3
 
     async def open(self) -> None:
         if self._parts is not None:

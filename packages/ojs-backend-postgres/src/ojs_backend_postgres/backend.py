@@ -72,8 +72,6 @@ _FAR_FUTURE = 2**62
 class PostgresBackend(Backend):
     """One schema of a database, shared by any number of servers."""
 
-    groups_at_once = 2
-
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._queries = Queries(config.schema)
@@ -91,6 +89,10 @@ class PostgresBackend(Backend):
             durable=self._config.durability != "off",
             push_wakeups=self._wakeups is not None,
         )
+
+    @property
+    def groups_at_once(self) -> int:
+        return 2
 
     async def open(self) -> None:
         if self._counting is not None:

@@ -75,8 +75,6 @@ READ_AT_ONCE = 500
 class RedisBackend(Backend):
     """One store: all keys with one prefix, in one slot of a cluster."""
 
-    groups_at_once = 3
-
     def __init__(self, config: RedisConfig) -> None:
         self._config = config
         self._root = config.root
@@ -90,6 +88,10 @@ class RedisBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(name="redis", unique_mechanism="checked in the script that inserts; one runs at a time")
+
+    @property
+    def groups_at_once(self) -> int:
+        return 3
 
     async def open(self) -> None:
         if self._client.is_open:

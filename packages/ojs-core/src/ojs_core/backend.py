@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -375,17 +375,19 @@ class EventStore(ABC):
 class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, EventStore):
     """A store behind the seam."""
 
-    groups_at_once: ClassVar[int] = 1
-    """Groups of commits, and of claims, a server process may have under way at once.
-
-    With more than one the next group is made while the store works on the one before. They are smaller then, so a store
-    with one writer, or one that does its work in this process, is better off with one.
-    """
-
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this store is like."""
+
+    @property
+    def groups_at_once(self) -> int:
+        """Groups of commits, and of claims, a server process may have under way at once.
+
+        With more than one the next group is made while the store works on the one before. They are smaller then, so a
+        store with one writer, or one that does its work in this process, is better off with one.
+        """
+        return 1
 
     @abstractmethod
     async def open(self) -> None:

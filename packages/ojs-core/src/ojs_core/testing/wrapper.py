@@ -45,6 +45,10 @@ class BackendWrapper(Backend):
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities
 
+    @property
+    def groups_at_once(self) -> int:
+        return self.inner.groups_at_once
+
     async def open(self) -> None:
         await self.around(self.inner.open)
 
