@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shlex
@@ -25,7 +26,8 @@ POLL_EVERY_S = 0.05
 LOG_SHOWN_CHARS_MAX = 4000
 HOST = "127.0.0.1"
 _OK = 200
-_kept: list[socket.socket] = []
+_kept = contextlib.ExitStack()
+atexit.register(_kept.close)
 
 
 class ServerStartError(RuntimeError):
@@ -169,14 +171,11 @@ def free_ports(count: int) -> list[int]:
     On Linux they are kept until this process ends: the system chooses them for nobody else, be it before a server
     listens there or between its end and its next start. A server may, as it sets SO_REUSEADDR, which all but a few do.
     """
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((HOST, 0))
-    ports: list[int] = [opened.getsockname()[1] for opened in sockets]
-    if sys.platform == "linux":
-        _kept.extend(sockets)
-    else:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for opened in sockets:
-            opened.close()
-    return ports
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((HOST, 0))
+        if sys.platform == "linux":
+            _kept.push(stack.pop_all())
+        return [opened.getsockname()[1] for opened in sockets]
