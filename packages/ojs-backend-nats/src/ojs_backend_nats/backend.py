@@ -70,10 +70,6 @@ class NATSBackend(Backend):
             name="nats", unique_mechanism="checked on the latest state; the write is conditional on nothing newer"
         )
 
-    @property
-    def groups_at_once(self) -> int:
-        return 3
-
     async def open(self) -> None:
         if self._parts is not None:
             return
