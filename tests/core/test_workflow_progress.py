@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 from msgspec import Raw
+from tests.service.flows import batch, chain, group, job
 
 from ojs_core.backend import Conflict
 from ojs_core.envelope import decode_object
@@ -33,22 +34,6 @@ WORKFLOW_ID = "019c5186-9a40-7000-8000-000000000001"
 JOB_ID = "019c5186-9a40-7000-8000-00000000000a"
 BOOM = JobError(type="handler_error", code="handler_error", message="boom", attempt=3, occurred_at=LATER)
 TAKEN = JobError(type="duplicate", code="duplicate", message="taken", attempt=0, occurred_at=NOW)
-
-
-def job(job_type: str = "a.b", **attributes: Any) -> dict[str, Any]:
-    return {"type": job_type, "args": [], **attributes}
-
-
-def chain(*steps: object, **rest: Any) -> dict[str, Any]:
-    return {"type": "chain", "steps": steps, **rest}
-
-
-def group(*jobs: object, **rest: Any) -> dict[str, Any]:
-    return {"type": "group", "jobs": jobs, **rest}
-
-
-def batch(*jobs: object, **callbacks: object) -> dict[str, Any]:
-    return {"type": "batch", "jobs": jobs, "callbacks": callbacks}
 
 
 def dag(**steps: list[str]) -> dict[str, Any]:

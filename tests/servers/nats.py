@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -158,9 +158,20 @@ class NatsServer:
                 process.wait()
 
 
-def make_cluster(folder: Path, size: int = 3) -> list[NatsServer]:
-    """Make servers that know each other; start them with `start_all`."""
-    ports = free_ports(size)
+@contextlib.contextmanager
+def running_cluster(folder: Path) -> Iterator[list[NatsServer]]:
+    """Run three servers that know each other."""
+    servers = _make_cluster(folder)
+    try:
+        _start_all(servers)
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def _make_cluster(folder: Path) -> list[NatsServer]:
+    ports = free_ports(3)
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
     return [
         NatsServer(
@@ -180,7 +191,7 @@ def start_together(servers: Sequence[NatsServer]) -> None:
         server.wait()
 
 
-def start_all(servers: Sequence[NatsServer]) -> None:
+def _start_all(servers: Sequence[NatsServer]) -> None:
     """Start all servers of a cluster, and wait until they know each other."""
     start_together(servers)
     deadline = time.monotonic() + PATIENCE_S

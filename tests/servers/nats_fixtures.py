@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.servers.nats import NatsServer, make_cluster, start_all
+from tests.servers.nats import NatsServer, running_cluster
 
 from ojs_backend_nats.backend import NATSBackend
 from ojs_backend_nats.config import NATSConfig
@@ -26,13 +26,8 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 
 @pytest.fixture(scope="session")
 def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NatsServer]]:
-    servers = make_cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        start_all(servers)
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as servers:
         yield servers
-    finally:
-        for server in servers:
-            server.stop()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.backends.nats.conftest import recovered
-from tests.servers.nats import NatsServer, make_cluster, start_all, start_together
+from tests.servers.nats import NatsServer, running_cluster, start_together
 from tests.servers.nats_fixtures import NATSOpener
 
 from ojs_backend_nats.backend import NATSBackend
@@ -25,13 +25,8 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
-    servers = make_cluster(tmp_path)
-    try:
-        start_all(servers)
+    with running_cluster(tmp_path) as servers:
         yield servers
-    finally:
-        for server in servers:
-            server.stop()
 
 
 async def check_claimable(backend: NATSBackend, job_id: str) -> None:

@@ -338,8 +338,8 @@ def plan_revive(job: Job, now: int, changes: Mapping[str, Any] | None = None) ->
     )
 
 
-def plan_note(job: Job, now: int, retention: Retention) -> Transition:
-    """The workflow took note of its member: nothing is left to repair, only the end of the retention to wait for."""
+def _plan_mark(job: Job, now: int, **rest: Any) -> Transition:
+    """Plan a swap that keeps the state."""
     return Transition(
         job_id=job.id,
         event=LifecycleEvent.NOTE,
@@ -347,9 +347,14 @@ def plan_note(job: Job, now: int, retention: Retention) -> Transition:
         at=now,
         expected=frozenset({job.state}),
         version=job.version,
-        changes={"advanced": True},
-        member_wake_at=retention_ends(job.state, now, retention, dead=job.dead),
+        **rest,
     )
+
+
+def plan_note(job: Job, now: int, retention: Retention) -> Transition:
+    """The workflow took note of its member: nothing is left to repair, only the end of the retention to wait for."""
+    ends_at = retention_ends(job.state, now, retention, dead=job.dead)
+    return _plan_mark(job, now, changes={"advanced": True}, member_wake_at=ends_at)
 
 
 def plan_abandon(job: Job, now: int, retention: Retention) -> Transition | None:
@@ -362,14 +367,5 @@ def plan_abandon(job: Job, now: int, retention: Retention) -> Transition | None:
         return msgspec.structs.replace(plan_cancel(job.id, now, retention), expected=WAITING)
     if job.ended or job.last_run:
         return None
-    return Transition(
-        job_id=job.id,
-        event=LifecycleEvent.NOTE,
-        to=job.state,
-        at=now,
-        expected=frozenset({job.state}),
-        version=job.version,
-        # What will not wait again cannot expire, and must not be woken for it.
-        changes={"last_run": True, "expires_at": None},
-        wake_at=job.wake_at,
-    )
+    # What will not wait again cannot expire, and must not be woken for it.
+    return _plan_mark(job, now, changes={"last_run": True, "expires_at": None}, wake_at=job.wake_at)
