@@ -10,6 +10,7 @@ from tests.servers.redis import RedisCluster, RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.config import RedisConfig, parse_url
+from ojs_backend_redis.spread import SpreadBackend
 from ojs_core.backend import Backend
 from ojs_core.testing.contract import BackendContract
 
@@ -68,4 +69,16 @@ class TestCluster(OnRedis):
     @pytest.fixture
     def make(self, shared_cluster: RedisCluster) -> Iterator[Callable[[], Backend]]:
         yield maker(shared_cluster.url)
+        shared_cluster.flush()
+
+
+class TestShards(OnRedis):
+    """Queues are spread over the nodes of a cluster."""
+
+    @pytest.fixture
+    def make(self, shared_cluster: RedisCluster) -> Iterator[Callable[[], Backend]]:
+        config = RedisConfig(
+            target=parse_url(shared_cluster.url), prefix=f"t{next(_numbers)}", shards=3, timeout_ms=60_000
+        )
+        yield lambda: SpreadBackend(config)
         shared_cluster.flush()

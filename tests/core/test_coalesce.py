@@ -10,6 +10,7 @@ import pytest
 
 from ojs_core import coalesce
 from ojs_core.coalesce import Coalescer
+from ojs_core.errors import PartlyUnavailableError
 
 
 class Store:
@@ -75,6 +76,14 @@ async def test_a_failure_reaches_everyone_of_the_group_and_nobody_else(monkeypat
     monkeypatch.setattr(coalesce, "GROUP_MAX", 2)
     answers = await asyncio.gather(*ask(Coalescer(Store().send), 1, 13, 3), return_exceptions=True)
     assert [str(answer) for answer in answers] == ["13 is unlucky", "13 is unlucky", "6"]
+
+
+async def test_a_failure_of_a_part_reaches_those_it_concerns() -> None:
+    async def send(group: Sequence[int]) -> list[int]:
+        raise PartlyUnavailableError("down", [None if number == 13 else 2 * number for number in group])
+
+    answers = await asyncio.gather(*ask(Coalescer(send), 1, 13, 3), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["2", "down", "6"]
 
 
 async def test_answers_of_another_number_are_a_failure() -> None:

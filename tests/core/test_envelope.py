@@ -668,6 +668,20 @@ def test_a_unique_job() -> None:
     assert hold_of(UniquePolicy(), NOW).since is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "one_queue"),
+    [
+        ({}, True),
+        ({"unique": {"keys": ["type", "queue", "args"]}}, True),
+        ({"unique": {"keys": ["type", "args"]}}, False),
+        ({"id": V7}, False),
+    ],
+)
+def test_what_only_its_own_queue_can_hold(fields: dict[str, Any], *, one_queue: bool) -> None:
+    """Nobody else has an id that was made here; a fingerprint is another queue's too unless the queue is in it."""
+    assert new_job(parse(**fields), NOW).one_queue is one_queue
+
+
 def test_a_unique_job_that_lacks_a_named_argument_is_refused() -> None:
     # C-UNQ-03
     with pytest.raises(InvalidRequestError):

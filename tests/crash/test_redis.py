@@ -11,26 +11,29 @@ from functools import partial
 
 import msgspec
 import pytest
-from tests.backends.redis.integrity import check_integrity
+from tests.backends.redis.integrity import check_integrity, shards_of
 from tests.crash.history import Store, summary, violations
 from tests.crash.load import CRON, Load
 from tests.servers.redis import RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.config import RedisConfig, parse_url
+from ojs_backend_redis.spread import SpreadBackend
 from ojs_core.job import encode_record
 
 SEED = 7
 PREFIX = "ojs"
 
 
-def read_store(redis, events, stats):
+def read_store(redis, shards, events, stats):
     """Return what Redis has, having checked that its indexes say what its records say."""
+    config = RedisConfig(target=parse_url(redis.url), prefix=PREFIX, shards=shards)
+    roots = [config.of_shard(n).root for n in range(shards)]
 
     async def read_jobs():
-        backend = RedisBackend(RedisConfig(target=parse_url(redis.url), prefix=PREFIX))
+        backend = RedisBackend(config) if shards == 1 else SpreadBackend(config)
         await backend.open()
-        jobs = await check_integrity(backend)
+        jobs = [job for shard in shards_of(backend) for job in await check_integrity(shard)]
         await backend.close()
         return jobs
 
@@ -39,7 +42,8 @@ def read_store(redis, events, stats):
         jobs={job.id: json.loads(encode_record(job)) for job in jobs},
         workflows={
             name.decode(): json.loads(msgspec.msgpack.decode(packed)[1])
-            for name, packed in redis.ask("HGETALL", f"{{{PREFIX}}}:flows").items()
+            for root in roots
+            for name, packed in redis.ask("HGETALL", f"{root}flows").items()
         },
         counted=Counter((job.queue, job.state.value) for job in jobs),
         integrity="ok",
@@ -69,9 +73,15 @@ def forget_scripts_and_connections(servers, redis, load, rng):  # noqa: ARG001 -
 
 
 @pytest.mark.timeout(600)
-def test_audit(make_server, make_client):
+@pytest.mark.parametrize("shards", [1, 3])
+def test_audit(make_server, make_client, shards):
     with RedisServer("valkey", ("--appendonly", "yes", "--appendfsync", "always")) as redis:
-        environ = {"OJS_BACKEND": "redis", "REDIS_URL": redis.url, "OJS_REDIS_TIMEOUT_MS": 2000}
+        environ = {
+            "OJS_BACKEND": "redis",
+            "REDIS_URL": redis.url,
+            "OJS_REDIS_TIMEOUT_MS": 2000,
+            "OJS_REDIS_SHARDS": shards,
+        }
         servers = [make_server(**environ), make_server(**environ)]
         for server in servers:
             server.start()
@@ -85,7 +95,7 @@ def test_audit(make_server, make_client):
         client.close()
         client.ask("DELETE", "/ojs/v1/cron/tick")
         servers[1].stop()
-        servers[0].read_store = partial(read_store, redis)
+        servers[0].read_store = partial(read_store, redis, shards)
         store = load.settle(servers[0])
         print(summary(load.history, store))  # noqa: T201 - shown with -s, and when it fails
         assert violations(load.history, store) == []

@@ -6,14 +6,19 @@ import os
 from collections.abc import Callable
 
 import pytest
-from tests.backends.redis.integrity import check_integrity
+from tests.backends.redis.integrity import check_integrity, shards_of
 from tests.servers.redis import RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.config import RedisConfig, parse_url
+from ojs_backend_redis.spread import SpreadBackend
 from ojs_core.testing.model import model_test_case
 
 _urls: list[str] = []
+
+
+def _config(prefix: str, shards: int = 1) -> RedisConfig:
+    return RedisConfig(target=parse_url(_urls[0]), prefix=f"{prefix}-{os.getpid()}", shards=shards)
 
 
 class CheckedBackend(RedisBackend):
@@ -24,9 +29,17 @@ class CheckedBackend(RedisBackend):
         await super().close()
 
 
-TestRedis = model_test_case(
-    lambda: CheckedBackend(RedisConfig(target=parse_url(_urls[0]), prefix=f"model-{os.getpid()}"))
-)
+class CheckedSpreadBackend(SpreadBackend):
+    """The same, shard by shard; and nothing is left of commits over several of them."""
+
+    async def close(self) -> None:
+        for shard in shards_of(self):
+            await check_integrity(shard)
+        await super().close()
+
+
+TestRedis = model_test_case(lambda: CheckedBackend(_config("model")))
+TestShards = model_test_case(lambda: CheckedSpreadBackend(_config("shards", 3)), claims_in_order=False)
 
 
 @pytest.fixture(autouse=True)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.layout import encode_text
+from ojs_backend_redis.spread import SpreadBackend
 from ojs_core.job import Job, JobState
 
 INDEXES = ("ready:", "in:", "held:", "mark:", "wake", "dead")
 
 
+def shards_of(backend: RedisBackend | SpreadBackend) -> Sequence[RedisBackend]:
+    """Return the shards of a store; one of a single slot is its own."""
+    return backend._shards if isinstance(backend, SpreadBackend) else [backend]  # noqa: SLF001 - to look behind it
+
+
 async def check_integrity(backend: RedisBackend) -> list[Job]:
-    """Fail if an index is not the one that belongs to the records; return the records."""
+    """Fail if an index is not the one that belongs to the records, or something is locked; return the records."""
     names = await _names(backend)
+    assert not {"locks", "staged"} & {*names}
     ids = [name.removeprefix("j:") for name in names if name.startswith("j:")]
     jobs = [job for job in await backend.get_jobs(ids) if job is not None]
     assert len(jobs) == len(ids)

@@ -124,7 +124,11 @@ async def test_scripts_say_what_they_take_and_return(shared: RedisServer) -> Non
     """Each begins with a header, and is known to Redis by its digest."""
     for script in vars(scripts).values():
         if isinstance(script, scripts.Script):
-            own = script.text.removeprefix(scripts.COMMON).removeprefix(scripts.MAY_WRITE)
+            own = (
+                script.text.removeprefix(scripts.COMMITTING)
+                .removeprefix(scripts.COMMON)
+                .removeprefix(scripts.MAY_WRITE)
+            )
             header = own.strip().partition("\n\n")[0]
             assert all(line.startswith("--") for line in header.splitlines()), script.name
             assert "Result" in header, script.name

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.config import SETTINGS, RedisConfig
+from ojs_backend_redis.spread import SpreadBackend
 from ojs_core.backend import Backend
 from ojs_core.hookspecs import hookimpl
 from ojs_core.variables import Setting
@@ -14,7 +15,8 @@ from ojs_core.variables import Setting
 @hookimpl
 def ojs_make_backend(environ: Mapping[str, str]) -> Backend:
     """Make the Redis backend from `REDIS_URL` and `OJS_REDIS_*`; nothing is connected yet. Raises `SettingsError`."""
-    return RedisBackend(RedisConfig.from_environ(environ))
+    config = RedisConfig.from_environ(environ)
+    return RedisBackend(config) if config.shards == 1 else SpreadBackend(config)
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from ojs_backend_redis.eventlog import list_events
 from ojs_backend_redis.layout import decode_text, encode_text
 from ojs_backend_redis.listing import Lister
 from ojs_backend_redis.packing import (
+    busy_with,
     decode_found,
     decode_jobs,
     decode_packed,
@@ -152,15 +154,25 @@ class RedisBackend(Backend):
     # Jobs.
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        answers, _ = await self._commit(commits)
+        return answers
+
+    async def _commit(self, commits: Sequence[Commit]) -> tuple[list[Committed | Refused], str | None]:
+        """Commit, up to one that meets a lock of a commit over several shards; return the answers, and that one."""
         answers: list[Committed | Refused] = []
         for group in divide_commits(commits, JOBS_AT_ONCE):
             places, packed = pack_commits(group)
             results = await self._client.write(scripts.COMMIT, self._origin, places, packed)
-            committed = unpack_commits(group, results)
+            owner = busy_with(results[-1])
+            if owner is not None:
+                results.pop()
+            committed = unpack_commits(group[: len(results)], results)
             if places:
                 self._ring_for(committed)
             answers += committed
-        return answers
+            if owner is not None:
+                return answers, owner
+        return answers, None
 
     def _ring_for(self, answers: Sequence[Committed | Refused]) -> None:
         woken: set[str] = set()
@@ -172,10 +184,15 @@ class RedisBackend(Backend):
             self._ring(frozenset(woken))
 
     async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
+        return await self._claim(requests, frozenset())
+
+    async def _claim(self, requests: Sequence[ClaimRequest], noted_elsewhere: AbstractSet[int]) -> list[Claimed]:
+        """Serve each request; the workers of some, named by their positions, are noted by another shard."""
         answers: list[Claimed] = []
         while len(answers) < len(requests):
             # The script answers fewer when it has handed out many jobs.
-            packed = pack_claims(requests[len(answers) :])
+            done = len(answers)
+            packed = pack_claims(requests[done:], {position - done for position in noted_elsewhere})
             answers += unpack_claims(await self._client.write(scripts.CLAIM, packed, JOBS_AT_ONCE))
         return answers
 
@@ -235,19 +252,25 @@ class RedisBackend(Backend):
     # Workers.
 
     async def beat(self, request: BeatRequest) -> Beaten:
-        worker, now = request.worker, request.now
-        first = worker_started(worker, now)
+        return self._beaten(request, await self._beat(request))
+
+    async def _beat(self, request: BeatRequest, *, noted_elsewhere: bool = False) -> Any:  # noqa: ANN401 - see beat.lua
+        worker = request.worker
         packed = encode_packed(
             (
                 encode_text(worker.id),
-                encode(worker).decode(),
-                pack_event(first),
-                now,
+                not noted_elsewhere and encode(worker).decode(),
+                pack_event(worker_started(worker, request.now)),
+                request.now,
                 request.lease_ms or False,
                 tuple(dict.fromkeys(request.job_ids)),
             )
         )
-        kept, extended, others = await self._client.write(scripts.BEAT, packed)
+        return await self._client.write(scripts.BEAT, packed)
+
+    def _beaten(self, request: BeatRequest, result: Any) -> Beaten:  # noqa: ANN401 - see beat.lua
+        worker, now = request.worker, request.now
+        kept, extended, others = result
         first_seen_at, beats, directive = kept
         worker = msgspec.structs.replace(
             worker,

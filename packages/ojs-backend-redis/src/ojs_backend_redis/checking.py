@@ -74,13 +74,23 @@ async def refuse_unfit(client: Client, config: RedisConfig) -> None:
     if facts.role != "master":
         raise BackendUnavailableError("This Redis is a replica, which takes no writes. Name its master in REDIS_URL.")
     key = f"{config.root}store"
-    _, schema = await client.ask_leniently(("HSETNX", key, "schema", SCHEMA), ("HGET", key, "schema"))
+    _, _, schema, shards = await client.ask_leniently(
+        ("HSETNX", key, "schema", SCHEMA),
+        ("HSETNX", key, "shards", config.shards),
+        ("HGET", key, "schema"),
+        ("HGET", key, "shards"),
+    )
     if isinstance(schema, Exception):
         raise _unusable(schema, config)
     if int(schema) > SCHEMA:
         raise SettingsError(
             f"The store under the prefix '{config.prefix}' was written by a newer ojs-backend-redis (schema "
             f"{int(schema)}; this one knows {SCHEMA}). Upgrade this server, or set OJS_REDIS_PREFIX to another prefix."
+        )
+    if int(shards) != config.shards:
+        raise SettingsError(
+            f"OJS_REDIS_SHARDS={config.shards}, but the store under the prefix '{config.prefix}' has {int(shards)}. "
+            f"Set OJS_REDIS_SHARDS={int(shards)}, or OJS_REDIS_PREFIX to another prefix."
         )
 
 

@@ -24,7 +24,7 @@ class Client:
 
     def __init__(self, config: RedisConfig) -> None:
         self.route = Route(config)
-        self._key = f"{config.root}store"
+        self._keys = (f"{config.root}store", f"{config.root}locks")[: 1 if config.shards == 1 else 2]
         self._timeout_s = config.timeout_ms / 1000
         self._wait = _wait_command(config)
         self._lanes: dict[str, Lane] = {}
@@ -68,11 +68,11 @@ class Client:
     async def _run(
         self, lane: str, script: Script, arguments: tuple[str | bytes | int, ...], behind: tuple[Command, ...]
     ) -> Any:  # noqa: ANN401 - as the script says
-        command: Command = ("EVALSHA", script.digest, 1, self._key, *arguments)
+        command: Command = ("EVALSHA", script.digest, len(self._keys), *self._keys, *arguments)
         result, *waited = await self._send(lane, (command, *behind))
         if isinstance(result, NoScriptError):
             # Redis was restarted or told to forget. It has run nothing, so running it now is no repeat.
-            command = ("EVAL", script.text, 1, self._key, *arguments)
+            command = ("EVAL", script.text, len(self._keys), *self._keys, *arguments)
             result, *waited = await self._send(lane, (command, *behind))
         if isinstance(result, Exception):
             raise unavailable(result)

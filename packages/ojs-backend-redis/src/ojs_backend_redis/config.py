@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import count
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import msgspec
 from msgspec import Struct
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ojs_core.variables import Setting, read_values, whole
 
 PREFIX_MAX = 64
+SHARDS_MAX = 64
 REPLICAS_MAX = 16
 TIMEOUT_MAX_MS = 60_000
 DEFAULT_PORT = 6379
@@ -73,18 +77,38 @@ class RedisConfig(Struct, frozen=True, kw_only=True):
 
     target: Target = Target(addresses=(Address("127.0.0.1", DEFAULT_PORT),))
     prefix: str = "ojs"
+    shards: int = 1
+    shard: int = 0
+    """Which of them these are the settings of."""
     timeout_ms: int = 5000
     durability: Durability = Durability()
 
     @property
     def root(self) -> str:
-        """What all keys of the store begin with. The braces put them into one slot of a cluster."""
-        return f"{{{self.prefix}}}:"
+        """What all keys of the shard begin with. The braces put them into one slot of a cluster."""
+        return f"{{{_tag(self.prefix, self.shard, self.shards)}}}:"
+
+    def of_shard(self, shard: int) -> RedisConfig:
+        """Return the settings of one shard, counted from 0."""
+        return msgspec.structs.replace(self, shard=shard)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> RedisConfig:
         """Read the settings. Raises `SettingsError`, naming the variable, for a value that makes no sense."""
         return cls(**read_values(SETTINGS, environ))
+
+
+def _tag(prefix: str, shard: int, shards: int) -> str:
+    """Return what puts the keys of a shard into its slot. The slots of a store lie as far apart as they can.
+
+    So do the slots of a cluster's nodes: with as many shards as nodes, or a multiple of it, each gets the same number.
+    """
+    if shard == 0:
+        return prefix
+    distance = REDIS_CLUSTER_HASH_SLOTS // shards
+    wanted = key_slot(prefix.encode()) + shard * distance
+    tags = (f"{prefix}/{shard}.{number}" for number in count())
+    return next(tag for tag in tags if (key_slot(tag.encode()) - wanted) % REDIS_CLUSTER_HASH_SLOTS <= distance // 64)
 
 
 def parse_url(text: str) -> Target:
@@ -180,6 +204,14 @@ SETTINGS: tuple[Setting, ...] = (
         _prefix,
         "What all keys begin with, in braces. Stores with different prefixes share a Redis without meeting.",
         "ojs",
+    ),
+    Setting(
+        "OJS_REDIS_SHARDS",
+        "shards",
+        whole(1, SHARDS_MAX),
+        "Over how many slots of a cluster the queues of the store are spread: the number of its masters, or a multiple "
+        "of it. It stays as it was when the store was first opened.",
+        1,
     ),
     Setting(
         "OJS_REDIS_DURABILITY",

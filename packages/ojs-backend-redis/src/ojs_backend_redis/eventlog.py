@@ -23,8 +23,14 @@ _COUNT_MASK = (1 << COUNT_BITS) - 1
 READ_MAX = 1000
 """Entries read in one trip."""
 
-ReadEntries = Callable[[str, int], Awaitable[list[Any]]]
+Entry = tuple[bytes, list[bytes]]
+"""Its id, and its field and what stands in it."""
+ReadEntries = Callable[[str, int], Awaitable[list[Entry]]]
 """(after this id, exclusive; at most) -> entries of the stream."""
+
+
+class _At(Struct, array_like=True):
+    at: int
 
 
 class _JobRow(Struct, array_like=True):
@@ -54,6 +60,7 @@ class _Row(Struct, array_like=True):
 
 
 _decode_job_row = msgspec.json.Decoder(_JobRow).decode
+_decode_at = msgspec.json.Decoder(_At).decode
 _decode_row = msgspec.json.Decoder(_Row).decode
 _NO_ARGS, _NO_META = Raw(b"[]"), Raw(b"{}")
 
@@ -68,8 +75,8 @@ async def list_events(read: ReadEntries, query: EventQuery) -> EventPage:
     while True:
         size = READ_MAX if filtered else min(READ_MAX, wanted - len(found))
         entries = await read(after, size)
-        for entry_id, fields in entries:
-            event = _event(entry_id, fields)
+        for entry in entries:
+            event = event_of(_number(entry), entry)
             if event_matches(event, query):
                 found.append(event)
                 if len(found) == wanted:
@@ -83,10 +90,20 @@ def _entry_id(number: int) -> str:
     return f"{number >> COUNT_BITS}-{number & _COUNT_MASK}"
 
 
-def _event(entry_id: bytes, fields: list[bytes]) -> Event:
-    kind, body = fields
-    at_ms, count = entry_id.split(b"-")
-    number = int(at_ms) << COUNT_BITS | int(count)
+def _number(entry: Entry) -> int:
+    at_ms, _, count = entry[0].partition(b"-")
+    return int(at_ms) << COUNT_BITS | int(count)
+
+
+def time_of(entry: Entry) -> int:
+    """Return when an event happened, ms."""
+    _, (_, body) = entry
+    return _decode_at(body).at
+
+
+def event_of(number: int, entry: Entry) -> Event:
+    """Return the event that an entry stands for; `number` is its place in the log."""
+    _, (kind, body) = entry
     if kind == b"job":
         row = _decode_job_row(body)
         event = _join(row)

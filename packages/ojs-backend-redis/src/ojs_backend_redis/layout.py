@@ -5,6 +5,7 @@ The order of the hot fields is that of `common.lua`. Texts go to the scripts as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -89,7 +90,16 @@ def encode_error(error: JobError) -> str:
 
 
 def pack_insert(new: NewJob) -> tuple[Any, ...]:
-    """Return an insert as `commit.lua` takes it."""
+    """Return an insert as `committing.lua` takes it."""
+    return _pack_job(new, 1, new.job.created_at)
+
+
+def pack_arrival(job: Job, events: Sequence[EventDraft], at: int) -> tuple[Any, ...]:
+    """Return a job that a swap takes to another shard as `committing.lua` takes it there: the record after the swap."""
+    return _pack_job(NewJob(job=job, events=tuple(events)), job.version, at)
+
+
+def _pack_job(new: NewJob, version: int, at: int) -> tuple[Any, ...]:
     job = new.job
     errors = job.errors
     cold = _encode(_Cold(*_cold(job)))
@@ -97,7 +107,7 @@ def pack_insert(new: NewJob) -> tuple[Any, ...]:
     hot[_STATE] = job.state.value
     hot[_QUEUE] = encode_text(job.queue)
     hot[_TYPE] = encode_text(job.type)
-    hot[_VERSION] = 1
+    hot[_VERSION] = version
     for position in _OTHER_TEXTS:
         if hot[position]:
             hot[position] = encode_text(hot[position])
@@ -108,9 +118,10 @@ def pack_insert(new: NewJob) -> tuple[Any, ...]:
         hot,
         pack_hold(new.hold) if new.hold is not None and job.fingerprint is not None else False,
         new.max_per_second or False,
-        [pack_job_event(draft, job, hot) for draft in new.events],
+        [pack_job_event(draft, job, hot, at) for draft in new.events],
         [encode_error(error) for error in errors] or False,
         _named(job),
+        at,
     )
 
 
@@ -137,12 +148,12 @@ def _trace(job: Job) -> str | bool:
     return encode_text(facts["trace_id"]) if "trace_id" in facts else False
 
 
-def pack_job_event(draft: EventDraft, job: Job, hot: list[Any]) -> str:
+def pack_job_event(draft: EventDraft, job: Job, hot: list[Any], at: int) -> str:
     """Return an event about a job as the log keeps it (`log_job` in `common.lua` does the same)."""
     trace = hot[-1]
     return msgspec.json.encode(
         (
-            job.created_at,
+            at,
             draft.type,
             job.id,
             job.queue,

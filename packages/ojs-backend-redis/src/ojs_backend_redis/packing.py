@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
 
 import msgspec
 
-from ojs_backend_redis.layout import CLEARED, POSITIONS, TEXTS, encode_error, encode_text, pack_insert
+from ojs_backend_redis.layout import (
+    CLEARED,
+    POSITIONS,
+    TEXTS,
+    encode_error,
+    encode_text,
+    pack_arrival,
+    pack_hold,
+    pack_insert,
+)
 from ojs_core.backend import (
     Change,
     Claimed,
@@ -16,6 +26,7 @@ from ojs_core.backend import (
     Committed,
     Conflict,
     CronWrite,
+    NewJob,
     Refused,
     WorkflowWrite,
 )
@@ -60,24 +71,53 @@ def divide_commits(commits: Sequence[Commit], jobs_max: int) -> Iterator[Sequenc
 
 def pack_commits(commits: Sequence[Commit]) -> tuple[int, bytes]:
     """Return how many places in queues the commits may need, and the commits as `commit.lua` takes them."""
-    packed = []
-    places = 0
-    for commit in commits:
-        for new in commit.inserts:
-            places += new.job.state is JobState.AVAILABLE
-        for transition in commit.transitions:
-            places += transition.to is JobState.AVAILABLE
-        packed.append(
-            (
-                [pack_insert(new) for new in commit.inserts],
-                [_pack_transition(transition) for transition in commit.transitions],
-                [(removal.job_id, removal.version) for removal in commit.removals],
-                [_pack_workflow(write) for write in commit.workflows],
-                commit.cron is not None and _pack_cron(commit.cron),
-                [pack_event(event) for event in commit.events],
-            )
+    return sum(map(_places, commits)), encode_packed([_pack_commit(commit) for commit in commits])
+
+
+def pack_part(commit: Commit, absent: Sequence[NewJob], arrivals: Sequence[Arrival]) -> tuple[int, bytes]:
+    """Return the same for the part of a commit for one shard.
+
+    `absent` are inserts of other shards: nothing here may have their id, or what their holds forbid.
+    """
+    news = [
+        (
+            len(commit.inserts) + position,
+            new.job.id,
+            new.job.fingerprint or False,
+            new.hold is not None and pack_hold(new.hold),
         )
-    return places, encode_packed(packed)
+        for position, new in enumerate(absent)
+    ]
+    places = _places(commit) + sum(arrival.job.state is JobState.AVAILABLE for arrival in arrivals)
+    packed = (*_pack_commit(commit), news, [pack_arrival(*arrival) for arrival in arrivals])
+    return places, encode_packed([packed])
+
+
+class Arrival(NamedTuple):
+    """A job that a swap takes to another shard: the record after it, and the events and the time of the swap."""
+
+    job: Job
+    events: tuple[EventDraft, ...]
+    at: int
+
+
+def _places(commit: Commit) -> int:
+    """Return how many jobs of a commit may enter a queue."""
+    available = JobState.AVAILABLE
+    return sum(new.job.state is available for new in commit.inserts) + sum(
+        transition.to is available for transition in commit.transitions
+    )
+
+
+def _pack_commit(commit: Commit) -> tuple[Any, ...]:
+    return (
+        [pack_insert(new) for new in commit.inserts],
+        [_pack_transition(transition) for transition in commit.transitions],
+        [(removal.job_id, removal.version) for removal in commit.removals],
+        [_pack_workflow(write) for write in commit.workflows],
+        commit.cron is not None and _pack_cron(commit.cron),
+        [pack_event(event) for event in commit.events],
+    )
 
 
 _EXPECTED: dict[frozenset[JobState], str] = {}
@@ -159,10 +199,30 @@ def pack_event(event: Event) -> str:
 
 def unpack_commits(commits: Sequence[Commit], results: Sequence[Any]) -> list[Committed | Refused]:
     """Return the answers that belong to the results of `commit.lua`."""
-    return [_unpack_commit(commit, result) for commit, result in zip(commits, results, strict=True)]
+    return [unpack_commit(commit, result) for commit, result in zip(commits, results, strict=True)]
 
 
-def _unpack_commit(commit: Commit, result: Any) -> Committed | Refused:  # noqa: ANN401 - see commit.lua
+def busy_with(result: Any) -> str | None:  # noqa: ANN401 - whatever a script returned
+    """Return the commit over several shards that a script found to be in its way, if that is what it says."""
+    return result[1].decode() if isinstance(result, list) and result[0] == b"busy" else None
+
+
+def unpack_arrivals(commit: Commit, arrivals: Sequence[Arrival], result: Any) -> list[Job]:  # noqa: ANN401 - see commit.lua
+    """Return the jobs that came from other shards, as stored; their places are behind those of the inserts."""
+    place = result if isinstance(result, int) else result[0]
+    place += sum(new.job.state is JobState.AVAILABLE for new in commit.inserts)
+    stored = []
+    for arrival in arrivals:
+        job = arrival.job
+        if job.state is JobState.AVAILABLE:
+            place += 1
+            job = replace_fields(job, seq=place)
+        stored.append(job)
+    return stored
+
+
+def unpack_commit(commit: Commit, result: Any) -> Committed | Refused:  # noqa: ANN401 - see commit.lua
+    """Return the answer that belongs to the result for one commit."""
     if isinstance(result, int):
         return Committed(inserted=_unpack_inserted(commit, result))
     first, *rest = result
@@ -198,8 +258,8 @@ def _unpack_conflict(commit: Commit, kind: bytes, index: int, found: bytes | int
 # Claims.
 
 
-def pack_claims(requests: Sequence[ClaimRequest]) -> bytes:
-    """Return the requests as `claim.lua` takes them."""
+def pack_claims(requests: Sequence[ClaimRequest], noted_elsewhere: AbstractSet[int]) -> bytes:
+    """Return the requests as `claim.lua` takes them; the workers of some are noted by another shard."""
     return encode_packed(
         [
             (
@@ -210,8 +270,9 @@ def pack_claims(requests: Sequence[ClaimRequest]) -> bytes:
                 request.default_timeout_ms,
                 False if request.worker_id is None else encode_text(request.worker_id),
                 request.lease_ms or False,
+                position in noted_elsewhere,
             )
-            for request in requests
+            for position, request in enumerate(requests)
         ]
     )
 

@@ -5,7 +5,8 @@ sequence of independent requests and answer each on its own, so that one trip to
 happened to arrive together. Every write is guarded by what it expects to find. Nothing here reads a clock.
 
 Any method may raise `BackendUnavailableError`: the store did not answer, and the change may or may not have happened;
-repeating it is safe because of the guards. No exception of a driver crosses the seam. A store that cannot write several
+repeating it is safe because of the guards. `commit` and `claim` may raise `PartlyUnavailableError`, with the answers to
+those requests that were served. No exception of a driver crosses the seam. A store that cannot write several
 keys in one step writes the record first and repairs the rest from it (ADR 0001 maps each operation on each store).
 """
 
@@ -60,11 +61,14 @@ class Hold(Struct, frozen=True):
 class NewJob(Struct, frozen=True, kw_only=True):
     """A job to insert, in its first state. `job.fingerprint` is set when `hold` is.
 
-    `max_per_second`, where given, becomes the limit of the job's queue (C-RL-01).
+    `max_per_second`, where given, becomes the limit of the job's queue (C-RL-01). `one_queue` tells a store that keeps
+    queues apart where it need not look: no job of another queue can have this id, nor the fingerprint that `hold` is
+    about.
     """
 
     job: Job
     hold: Hold | None = None
+    one_queue: bool = False
     max_per_second: int | None = None
     events: tuple[EventDraft, ...] = ()
 
@@ -137,7 +141,10 @@ class Conflict(Struct, frozen=True, kw_only=True):
 
 
 class Refused(Struct, frozen=True):
-    """Nothing of the commit happened. Every conflict of `inserts` is named; of the other parts at least the first."""
+    """Nothing of the commit happened. Every conflict of `inserts` is named; of the other parts at least the first.
+
+    An insert that stands against nothing but another one, which is itself refused, may be named too.
+    """
 
     conflicts: tuple[Conflict, ...]
 
@@ -273,7 +280,7 @@ class JobStore(ABC):
 
     @abstractmethod
     async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
-        """Serve each request; no job goes to two. Same length and order."""
+        """Serve each request, in any order; no job goes to two. Same length and order of the answers."""
 
     @abstractmethod
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:

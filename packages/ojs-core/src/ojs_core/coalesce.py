@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar, cast
 
+from ojs_core.errors import PartlyUnavailableError
+
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
@@ -87,10 +89,14 @@ class Coalescer(Generic[Asked, Answered]):
             for (_, future), answer in zip(group, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-        except Exception as error:  # noqa: BLE001 - handed to every caller of the group
-            for _, future in group:
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the group who has no answer
+            served = error.answers if isinstance(error, PartlyUnavailableError) else [None] * len(group)
+            for (_, future), answer in zip(group, served, strict=True):
                 if not future.done():
-                    future.set_exception(error)
+                    if answer is None:
+                        future.set_exception(error)
+                    else:
+                        future.set_result(answer)
 
     @property
     def idle(self) -> bool:

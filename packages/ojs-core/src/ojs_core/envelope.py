@@ -475,6 +475,8 @@ def new_job(request: JobRequest, now: int, *, job_id: str | None = None, **attri
         hold=None if unique is None else hold_of(unique, now),
         max_per_second=request.max_per_second,
         events=events,
+        # Ids made here are each for one job, and a job made twice under the same id stays in its queue.
+        one_queue=request.id is None and (unique is None or "queue" in unique.keys),
     )
 
 

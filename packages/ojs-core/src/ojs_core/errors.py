@@ -8,6 +8,7 @@ no other exception of a driver crosses the seam.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -147,6 +148,17 @@ class BackendUnavailableError(OJSError):
     retryable = True
     retry_after_s = 1
     hint = "The store behind this server is unreachable or out of room. Retry after the given time."
+
+
+class PartlyUnavailableError(BackendUnavailableError):
+    """Some requests of a call were served and some were not, as a part of the store is down.
+
+    `answers` has what each request got, in their order; None for those this error is the answer to.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.answers = answers
 
 
 class SettingsError(Exception):

@@ -1,7 +1,7 @@
 """The scripts, one per file: what each does, its arguments with their units, what it returns, and the text.
 
-`common.lua` stands in front of each but `ping.lua`. Redis keeps a script by the SHA-1 of its text, so servers of
-different versions do not disturb each other.
+`common.lua` stands in front of each but `ping.lua`, and `committing.lua` of those for commits. Redis keeps a script by
+the SHA-1 of its text, so servers of different versions do not disturb each other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,18 @@ def _load(name: str) -> Script:
     return _script(name, f"{COMMON}\n{_read(name)}")
 
 
-COMMIT = _load("commit")
+COMMITTING = f"{COMMON}\n{_read('committing')}"
+
+
+def _load_committing(name: str) -> Script:
+    return _script(name, f"{COMMITTING}\n{_read(name)}")
+
+
+COMMIT = _load_committing("commit")
+PREPARE = _load_committing("prepare")
+FINISH = _load_committing("finish")
+VERDICT = _load_committing("verdict")
+LEFT = _load("left")
 CLAIM = _load("claim")
 BEAT = _load("beat")
 READ = _load("read")

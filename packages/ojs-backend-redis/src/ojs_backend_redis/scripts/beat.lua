@@ -1,19 +1,29 @@
 -- Takes a heartbeat: notes the worker, and renews the leases it names.
 --
--- ARGV[1]: msgpack {worker, report (JSON), event of its first beat (JSON), now, lease_ms or false, job ids}; times in ms
+-- ARGV[1]: msgpack {worker, report (JSON; false: another shard notes the worker), event of its first beat (JSON), now,
+--   lease_ms or false, job ids}; times in ms
 -- Result: {first_seen_at, beats, directive or ""}, the records renewed, the named jobs that were not; the last two are
---   JSON arrays, empty texts where there are none.
+--   JSON arrays, empty texts where there are none. Or {"busy", the commit that has locked one of the jobs}.
 -- If the client dies: the leases are renewed, or nothing happened.
 
 local worker, report, event, now, lease_ms, ids = unpack(unpack_(ARGV[1]))
 
-local stored = call('HGET', root .. 'workers', worker)
+for _, id in ipairs(ids) do
+  local owner = owner_of('j', id)
+  if owner then
+    return { 'busy', owner }
+  end
+end
+
+local stored = report and call('HGET', root .. 'workers', worker)
 local known = stored and unpack_(stored) or { now, 0, false }
 local first_seen, beats, directive = known[1], known[2] + 1, known[3]
-call('HSET', root .. 'workers', worker, pack({ first_seen, beats, directive, report }))
-call('ZADD', root .. 'seen', now, worker)
-if beats == 1 then
-  call('XADD', events_key, '*', 'event', event)
+if report then
+  call('HSET', root .. 'workers', worker, pack({ first_seen, beats, directive, report }))
+  call('ZADD', root .. 'seen', now, worker)
+  if beats == 1 then
+    log('event', event)
+  end
 end
 
 local function extend(job)

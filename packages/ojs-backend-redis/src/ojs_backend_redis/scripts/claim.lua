@@ -1,7 +1,7 @@
 -- Hands out available jobs: requests one after the other, queues left to right, jobs by score.
 --
--- ARGV[1]: the requests (msgpack): {queues, count, now, default_lease_ms, default_timeout_ms, worker_id, lease_ms},
---   the last two false where not given; times in ms
+-- ARGV[1]: the requests (msgpack): {queues, count, now, default_lease_ms, default_timeout_ms, worker_id, lease_ms,
+--   noted elsewhere}, the last three false where not given; times in ms
 -- ARGV[2]: jobs after which no further request is served, so that Redis is not held up
 -- Result, per request, two texts: a JSON array of the records handed out, and one of expired jobs met on the way, left
 --   as they are; empty texts where there are none. Fewer than the requests if some were not served.
@@ -9,18 +9,21 @@
 
 local EXPIRED_MAX = 100
 local SLOT_MS, SLOTS = 100, 11
-local R_QUEUES, R_COUNT, R_NOW, R_DEFAULT_LEASE, R_DEFAULT_TIMEOUT, R_WORKER, R_LEASE = 1, 2, 3, 4, 5, 6, 7
+local R_QUEUES, R_COUNT, R_NOW, R_DEFAULT_LEASE, R_DEFAULT_TIMEOUT, R_WORKER, R_LEASE, R_ELSEWHERE =
+  1, 2, 3, 4, 5, 6, 7, 8
 
--- Notes that the worker was seen; returns whether it may be given jobs.
-local function touch_worker(id, now)
+-- Notes that the worker was seen, unless another shard does; returns whether it may be given jobs.
+local function touch_worker(id, now, elsewhere)
   if not id then
     return true
   end
   local stored = call('HGET', root .. 'workers', id)
-  if not stored then
-    call('HSET', root .. 'workers', id, pack({ now, 0, false, false }))
+  if not elsewhere then
+    if not stored then
+      call('HSET', root .. 'workers', id, pack({ now, 0, false, false }))
+    end
+    call('ZADD', root .. 'seen', now, id)
   end
-  call('ZADD', root .. 'seen', now, id)
   local directive = stored and unpack_(stored)[3]
   return not directive or directive == 'running'
 end
@@ -66,11 +69,12 @@ local function take(name, request, room, found, expired)
     for i = 1, #popped, 2 do
       local job = load(popped[i])
       local expires = job and job.h[EXPIRES]
+      local over = expires and expires <= request[R_NOW]
       -- No job: somebody deleted the record behind our back. Those behind it are handed out all the same.
-      if expires and expires <= request[R_NOW] then
+      if over or owner_of('j', popped[i]) then
         passed[#passed + 1] = popped[i + 1]
         passed[#passed + 1] = popped[i]
-        if #expired < EXPIRED_MAX then
+        if over and #expired < EXPIRED_MAX then
           expired[#expired + 1] = compose(job)
         end
       elseif job then
@@ -90,7 +94,7 @@ end
 
 local function serve(request)
   local found, expired = {}, {}
-  if touch_worker(request[R_WORKER], request[R_NOW]) then
+  if touch_worker(request[R_WORKER], request[R_NOW], request[R_ELSEWHERE]) then
     for _, name in ipairs(request[R_QUEUES]) do
       local room = request[R_COUNT] - #found
       if room == 0 then

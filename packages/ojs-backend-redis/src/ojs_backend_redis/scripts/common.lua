@@ -1,6 +1,8 @@
 -- What the scripts share; it stands in front of each of them.
 --
--- KEYS[1]: the key of the store, "{PREFIX}:store". All other keys are made from it and lie in the same slot of a cluster.
+-- KEYS[1]: the key of the store, or of one of its shards, "{PREFIX}:store". All other keys are made from it and lie in
+--   the same slot of a cluster.
+-- KEYS[2]: of a shard, ":locks".
 --
 --   :store           hash     schema; seq: the last place given out in any queue; never reset
 --   :j:ID            hash     one job: h hot fields (msgpack array), c the record as inserted without them (JSON), other
@@ -19,6 +21,13 @@
 --   :events          stream   job: an event about a job; event: any other (JSON arrays, see eventlog.py)
 --   :bell            channel  origin, then the queues that got work, one a line
 --
+-- Only where there are several shards, for commits over several of them (spanning.py):
+--
+--   :locks           hash     j, f, w or c, then the id of a job, fingerprint, id of a workflow or cron entry -> the commit
+--                             that is about to change it
+--   :staged          hash     commit -> when, ms; places; its part for this shard (msgpack). Checked, and not yet applied
+--   :decided         hash     commit -> when, ms. It happens
+--
 -- Texts (names, worker ids) are JSON without the quotes, so that they go into a record as they are. Absent is false.
 -- Numbers are integers below 2^53. A script checks everything before its first write: Redis does not roll back.
 
@@ -28,6 +37,8 @@ local fmt, find = string.format, string.find
 local concat = table.concat
 local root = string.sub(KEYS[1], 1, -6)
 local job_key = root .. 'j:'
+local locks_key = KEYS[2]
+local locked = locks_key and call('EXISTS', locks_key) == 1
 
 -- The hot fields, in the order of layout.py.
 local STATE, QUEUE, TYPE, CREATED, PRIORITY, VERSION, FENCE, SEQ, ATTEMPT, WAKE, EXPIRES, ENQUEUED, STARTED, WORKER,
@@ -195,11 +206,29 @@ end
 -- Events.
 
 local events_key = root .. 'events'
+local COUNT_PER_US = 32
+local clock_read = not locks_key
+
+-- Adds to the log. With several shards the first entry of a call is numbered by the microsecond, so that the logs can be
+-- read as one (merged_log.py); those behind it follow.
+local function log(field, event)
+  if not clock_read then
+    clock_read = true
+    local now = call('TIME')
+    local us = tonumber(now[2])
+    local id = fmt('%s%03d-%d', now[1], math.floor(us / 1000), us % 1000 * COUNT_PER_US)
+    if not redis.pcall('XADD', events_key, id, field, event).err then
+      return
+    end
+    -- The clock went back, or another call had the same microsecond.
+  end
+  call('XADD', events_key, '*', field, event)
+end
 
 -- Adds an event about a job to the log. `facts`: JSON object of what only the decision knows.
 local function log_job(kind, at, id, h, started, facts)
   local started_at, lease = started or h[STARTED], h[LEASE_EXPIRES]
-  call('XADD', events_key, '*', 'job', fmt(
+  log('job', fmt(
     '[%d,"%s","%s","%s","%s","%s",%d,%d,%s,%s,%s,%s,%s,%s]',
     at, kind, id, h[QUEUE], h[TYPE], h[STATE], h[ATTEMPT], h[PRIORITY],
     h[WORKER] and '"' .. h[WORKER] .. '"' or 'null',
@@ -222,4 +251,16 @@ local function ring(woken, origin)
     end
     call('PUBLISH', root .. 'bell', concat(names, '\n'))
   end
+end
+
+-- Locks.
+
+-- Returns the commit that has locked a thing, if one has.
+local function owner_of(kind, name)
+  return locked and call('HGET', locks_key, kind .. name)
+end
+
+local function now_ms()
+  local now = call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
 end

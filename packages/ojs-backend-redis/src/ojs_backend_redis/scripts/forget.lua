@@ -9,5 +9,5 @@ if not seen or tonumber(seen) >= tonumber(ARGV[2]) then
 end
 call('ZREM', root .. 'seen', ARGV[1])
 call('HDEL', root .. 'workers', ARGV[1])
-call('XADD', events_key, '*', 'event', ARGV[3])
+log('event', ARGV[3])
 return 1

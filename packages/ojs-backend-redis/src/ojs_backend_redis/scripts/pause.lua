@@ -12,7 +12,7 @@ if (queue[2] and true or false) == paused then
 end
 queue[2] = paused and now
 put_queue(name, queue)
-call('XADD', events_key, '*', 'event', ARGV[5])
+log('event', ARGV[5])
 if not paused then
   ring({ [name] = true }, ARGV[1])
 end

@@ -70,6 +70,7 @@ def make_new(
     state: JobState = JobState.AVAILABLE,
     *,
     hold: Hold | None = None,
+    one_queue: bool = False,
     max_per_second: int | None = None,
     events: tuple[EventDraft, ...] | None = None,
     **fields: Any,
@@ -78,7 +79,8 @@ def make_new(
     if events is None:
         name = {JobState.AVAILABLE: "job.enqueued", JobState.SCHEDULED: "job.scheduled"}.get(state)
         events = () if name is None else (EventDraft(name),)
-    return NewJob(job=make_job(state, **fields), hold=hold, max_per_second=max_per_second, events=events)
+    job = make_job(state, **fields)
+    return NewJob(job=job, hold=hold, one_queue=one_queue, max_per_second=max_per_second, events=events)
 
 
 def make_hold(*states: JobState, since: int | None = None) -> Hold:
