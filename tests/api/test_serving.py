@@ -214,6 +214,7 @@ def test_callbacks_can_be_taken_back_and_do_not_hinder_each_other(monkeypatch, c
         (1, "tiny_app:raising", False, "RuntimeError: the store is down"),
         (2, "tiny_app:raising", False, "RuntimeError: the store is down"),
         (1, "tiny_app:failing", False, "RuntimeError: the store is down"),
+        (1, "tiny_app:misconfigured", False, "OJS_X=2: must be 1."),
         (1, "tiny_app:make_nothing", True, "ValueError: the settings make no sense"),
         (1, "tiny_app:missing", False, "Error loading ASGI app."),
     ],

@@ -71,6 +71,11 @@ async def failing(_scope, _receive, send):
     await send({"type": "lifespan.startup.failed", "message": "Traceback:\n  a line\nRuntimeError: the store is down"})
 
 
+async def misconfigured(_scope, _receive, send):
+    message = "Traceback:\n  a line\nojs_core.errors.SettingsError: OJS_X=2: must be 1."
+    await send({"type": "lifespan.startup.failed", "message": message})
+
+
 async def stubborn(_scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.complete"})

@@ -7,6 +7,7 @@ import gc
 import logging
 import logging.config
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -98,6 +99,10 @@ def configure_logging(config: ServeConfig) -> None:
     logging.config.dictConfig(dict(config.log_config or default))
 
 
+_OUR_ERROR = re.compile(r"^ojs_core\.errors\.\w+: ")
+"""What a traceback puts before a message that is meant for the operator as it is."""
+
+
 class _Reasons(logging.Filter):
     """Keeps the last line of each error that uvicorn logs, and the error itself out of the log."""
 
@@ -111,7 +116,7 @@ class _Reasons(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         text = f"{type(error).__name__}: {error}" if error else record.getMessage()
         # The last lines of the traceback of an exception group are frame only.
-        self.lines += [line for raw in text.splitlines() if (line := raw.strip(" |+-"))][-1:]
+        self.lines += [_OUR_ERROR.sub("", line) for raw in text.splitlines() if (line := raw.strip(" |+-"))][-1:]
         return False
 
 
