@@ -10,7 +10,7 @@ import pytest
 
 from ojs_core import coalesce
 from ojs_core.coalesce import Coalescer
-from ojs_core.errors import PartlyUnavailableError
+from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError
 
 
 class Store:
@@ -84,6 +84,7 @@ async def test_a_failure_of_a_part_reaches_those_it_concerns() -> None:
 
     answers = await asyncio.gather(*ask(Coalescer(send), 1, 13, 3), return_exceptions=True)
     assert [str(answer) for answer in answers] == ["2", "down", "6"]
+    assert type(answers[1]) is BackendUnavailableError, "who is told must not take the group's answers for their own"
 
 
 async def test_answers_of_another_number_are_a_failure() -> None:

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar, cast
 
-from ojs_core.errors import PartlyUnavailableError
+from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -89,14 +89,18 @@ class Coalescer(Generic[Asked, Answered]):
             for (_, future), answer in zip(group, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-        except Exception as error:  # noqa: BLE001 - handed to every caller of the group who has no answer
-            served = error.answers if isinstance(error, PartlyUnavailableError) else [None] * len(group)
-            for (_, future), answer in zip(group, served, strict=True):
+        except PartlyUnavailableError as error:
+            for (_, future), answer in zip(group, error.answers, strict=True):
                 if not future.done():
-                    if answer is None:
-                        future.set_exception(error)
-                    else:
+                    if answer is not None:
                         future.set_result(answer)
+                    else:
+                        # The answers of the others are nothing to hand on.
+                        future.set_exception(BackendUnavailableError(error.message))
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the group
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
 
     @property
     def idle(self) -> bool:
