@@ -23,7 +23,8 @@ def test_the_types_are_those_of_the_spec() -> None:
     listed = (
         "job.enqueued job.started job.completed job.failed job.discarded job.retrying job.cancelled job.heartbeat "
         "job.scheduled job.expired queue.paused queue.resumed worker.started worker.stopped worker.quiet "
-        "workflow.started workflow.step_completed workflow.completed workflow.failed workflow.cancelled "
+        "workflow.created workflow.started workflow.step_completed workflow.step_failed workflow.job_completed "
+        "workflow.job_failed workflow.callback_fired workflow.completed workflow.failed workflow.cancelled "
         "cron.triggered cron.skipped"
     )
     assert set(listed.split()) == set(EVENT_TYPES)

@@ -184,7 +184,8 @@ class TestGroup:
     def test_it_completes_when_all_did(self) -> None:
         step = started(group(job(), job()))
         step = move(step, done(step.workflow, 1, 2), done(step.workflow, 0, 1))
-        assert (step.workflow.state, event_types(step)) == ("completed", ["step_completed"] * 2 + ["completed"])
+        steps = ["step_completed", "job_completed"] * 2
+        assert (step.workflow.state, event_types(step)) == ("completed", [*steps, "completed"])
         assert [bytes(member.result or b"") for member in step.workflow.members] == [b"1", b"2"]
 
 
@@ -492,7 +493,7 @@ class TestNesting:
         assert [child.kind for child in step.children] == ["chain", "group"]
         assert step.children[1].parent_id == step.children[0].id
         assert all(told(step, index) == [] for index in range(4))
-        assert event_types(step) == ["started"] * 3
+        assert event_types(step) == ["created", *["started"] * 3]
         assert facts(step)["parent_workflow_id"] == step.children[0].id
 
     def test_only_ended_children_have_an_outcome(self) -> None:
@@ -560,7 +561,8 @@ class TestTrouble:
         error = step.workflow.members[0].error
         assert error is not None
         assert error.message == "step-0: job-0: taken"
-        assert event_types(step) == ["started"] * 3 + ["failed"] * 2
+        inner = ["started", "step_failed", "started", "job_failed", "failed", "failed"]
+        assert event_types(step) == ["created", "started", "job_failed", "callback_fired", *inner]
 
     def test_what_became_impossible_fails(self) -> None:
         """A relative time can run past the last year; the member fails instead of stopping the workflow."""
@@ -606,8 +608,8 @@ class TestEvents:
         """C-WF-22 and the table of C-EVT-03."""
         step = started(chain(job("a"), job("b"), name="orders"))
         common = {"workflow_id": WORKFLOW_ID, "workflow_name": "orders", "workflow_type": "chain"}
-        assert event_types(step) == ["started"]
-        assert facts(step) == {**common, "total_steps": 2, "timestamp": "2026-02-12T10:30:00.000Z"}
+        assert event_types(step) == ["created", "started"]
+        assert facts(step, 0) == facts(step) == {**common, "total_steps": 2, "timestamp": "2026-02-12T10:30:00.000Z"}
         assert (step.events[0].subject, step.events[0].at) == (WORKFLOW_ID, NOW)
 
         step = move(step, done(step.workflow, 0))
@@ -627,7 +629,8 @@ class TestEvents:
         assert (facts(completed)["total_steps"], facts(completed)["duration_ms"]) == (2, 5_000)
 
         ended = move(step, failed(step.workflow, 1))
-        assert event_types(ended) == ["failed"]
+        assert event_types(ended) == ["step_failed", "failed"]
+        assert (facts(ended, 0)["step_id"], facts(ended, 0)["error"]["message"]) == ("step-1", "boom")
         data = facts(ended)
         assert (data["failed_step_id"], data["failed_step_type"], data["failed_step_index"]) == ("step-1", "b", 1)
         assert data["error"] == {"code": "handler_error", "type": "handler_error", "message": "boom"}
@@ -636,7 +639,17 @@ class TestEvents:
         step = started(batch(job(), job(), job(), job(), on_complete=job()))
         assert facts(step)["workflow_name"] == ""
         step = move(step, done(step.workflow, 2), failed(step.workflow, 0), done(step.workflow, 1))
-        assert [facts(step, index)["steps_remaining"] for index in (0, 1)] == [3, 2]
+        assert event_types(step) == ["step_completed", "job_completed", "job_failed", "step_completed", "job_completed"]
+        assert [facts(step, index)["steps_remaining"] for index in range(5)] == [4, 4, 3, 2, 2]
+
+    def test_a_callback_fires(self) -> None:
+        """Its event tells which, once, when its job is enqueued."""
+        step = started(batch(job(), on_success=job("s"), on_failure=job("f"), on_complete=job("c")))
+        step = move(step, failed(step.workflow, 0))
+        fired = [event for event in step.events if event.type == "workflow.callback_fired"]
+        data = [json.loads(bytes(event.data)) for event in fired]
+        assert [(one["callback"], one["step_type"]) for one in data] == [("on_complete", "c"), ("on_failure", "f")]
+        assert [one["job_id"] for one in data] == [new.job.id for new in step.inserts]
 
     def test_without_a_start_the_enqueue_counts(self) -> None:
         step = started(chain(job()))

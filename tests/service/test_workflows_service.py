@@ -58,7 +58,8 @@ async def test_a_chain_runs_step_by_step(server: Any) -> None:  # C-WF-07, C-WF-
     assert await state(server, workflow_id) == "completed"
     assert await members(server, workflow_id) == ["completed"] * 3
     steps = ["workflow.step_completed"] * 3
-    assert await server.event_types("workflow.*") == ["workflow.started", *steps, "workflow.completed"]
+    begun = ["workflow.created", "workflow.started"]
+    assert await server.event_types("workflow.*") == [*begun, *steps, "workflow.completed"]
 
 
 async def test_a_group_runs_at_once(server: Any) -> None:  # C-WF-11

@@ -1,17 +1,19 @@
-"""The events of a workflow (C-WF-22, OJS events §3.5 and §4).
+"""The events of a workflow (C-WF-22, OJS events §3.5 and §4, OJS workflows appendix B).
 
-Their subject is the workflow. `total_steps` counts its members, not its callbacks; `steps_remaining` counts members and
-callbacks that have not ended. A nested workflow has events of its own, which name its parent.
+A member that completed is a completed step in any workflow, and in groups and batches a completed job too. The subject
+is the workflow. `total_steps` counts its members, not its callbacks; `steps_remaining` counts members and callbacks
+that have not ended. A nested workflow has events of its own, which name its parent; it is started, not created.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ojs_core.events import Event, other_event
 from ojs_core.job import JobError
 from ojs_core.records import Member, Workflow
-from ojs_core.workflow.members import all_members
+from ojs_core.workflow.members import CALLBACKS, all_members
 
 
 def _event(event_type: str, workflow: Workflow, now: int, **facts: Any) -> Event:
@@ -34,20 +36,38 @@ def started_event(workflow: Workflow, now: int) -> Event:
     return _event("workflow.started", workflow, now, total_steps=len(workflow.members))
 
 
-def step_completed_event(workflow: Workflow, member: Member, position: int, remaining: int, now: int) -> Event:
-    """Make the event of a member, or callback, that completed; it gives the time of its execution."""
-    began = member.started_at or member.enqueued_at or now
-    return _event(
-        "workflow.step_completed",
-        workflow,
-        now,
-        step_id=member.id,
-        step_index=position,
-        step_type=member.type,
-        job_id=member.job_id,
-        duration_ms=max(0, (member.completed_at or now) - began),
-        steps_remaining=remaining,
-    )
+def created_event(workflow: Workflow, now: int) -> Event:
+    """Make the event of a workflow that was accepted."""
+    return _event("workflow.created", workflow, now, total_steps=len(workflow.members))
+
+
+def member_events(workflow: Workflow, member: Member, position: int, remaining: int, now: int) -> Iterator[Event]:
+    """Make the events of a member, or callback, that completed or failed; they give the time of its execution."""
+    parallel = workflow.kind in ("group", "batch")
+    facts = _facts(member, position)
+    facts["duration_ms"] = max(0, (member.completed_at or now) - (member.started_at or member.enqueued_at or now))
+    facts["steps_remaining"] = remaining
+    if member.state == "completed":
+        yield _event("workflow.step_completed", workflow, now, **facts)
+        if parallel:
+            yield _event("workflow.job_completed", workflow, now, **facts)
+    else:
+        failed = "workflow.job_failed" if parallel else "workflow.step_failed"
+        yield _event(failed, workflow, now, **facts, error=_error(member.error))
+
+
+def callback_event(workflow: Workflow, member: Member, position: int, now: int) -> Event:
+    """Make the event of a callback of a batch that is enqueued."""
+    name = [name for name in CALLBACKS if name in workflow.callbacks][position - len(workflow.members)]
+    return _event("workflow.callback_fired", workflow, now, callback=name, **_facts(member, position))
+
+
+def _facts(member: Member, position: int) -> dict[str, Any]:
+    return {"step_id": member.id, "step_index": position, "step_type": member.type, "job_id": member.job_id}
+
+
+def _error(error: JobError | None) -> dict[str, Any] | None:
+    return None if error is None else {"code": error.code, "type": error.type, "message": error.message}
 
 
 def ended_event(workflow: Workflow, failure: tuple[int, JobError] | None, now: int) -> Event:
@@ -65,7 +85,7 @@ def ended_event(workflow: Workflow, failure: tuple[int, JobError] | None, now: i
         failed_step_index=position,
         failed_step_type=member.type,
         failed_job_id=member.job_id,
-        error={"code": error.code, "type": error.type, "message": error.message},
+        error=_error(error),
         **facts,
     )
 

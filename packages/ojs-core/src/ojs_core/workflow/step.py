@@ -22,7 +22,7 @@ from ojs_core.events import Event
 from ojs_core.job import JobError
 from ojs_core.records import Member, Trigger, Workflow
 from ojs_core.workflow.definition import parse_nested
-from ojs_core.workflow.events import ended_event, started_event, step_completed_event
+from ojs_core.workflow.events import callback_event, created_event, ended_event, member_events, started_event
 from ojs_core.workflow.members import OPEN, all_members, named_id, parent_results, unhandled_failure, with_members
 from ojs_core.workflow.outcome import Outcome, outcome_of_workflow, record_outcome
 
@@ -77,7 +77,8 @@ class Step:
         self.child_events: list[Event] = []
         self.ready: list[int] = []
         self._ended: deque[int] = deque()
-        self._completed: list[int] = []
+        self._reported: list[int] = []
+        self._called: list[int] = []
         self._ancestors: dict[int, int] = {}
         # Counted once and kept up to date: a step must not cost more the more outcomes it brings.
         self._open_members = 0
@@ -110,6 +111,8 @@ class Step:
     def begin(self) -> Advance:
         """Start the members that wait for nothing, in the order given; the workflow was not started yet."""
         self.workflow = msgspec.structs.replace(self.workflow, started_at=self.now)
+        if self.workflow.parent_id is None:
+            self.events.append(created_event(self.workflow, self.now))
         self.events.append(started_event(self.workflow, self.now))
         self.ready = [position for position, member in enumerate(self.workflow.members) if not member.depends_on]
         return self.finish()
@@ -130,8 +133,8 @@ class Step:
             self._open_members -= 1
         else:
             self._open_callbacks -= 1
-        if member.state == "completed":
-            self._completed.append(position)
+        if member.state in ("completed", "failed"):
+            self._reported.append(position)
 
     def make(self, position: int, at: int) -> None:
         """Start a member at `at`: make its job, or its nested workflow with its first jobs.
@@ -166,6 +169,8 @@ class Step:
             self._fail(position, reason)
             return
         self.inserts.append(new)
+        if position >= len(self.workflow.members):
+            self._called.append(position)
         self.members[position] = msgspec.structs.replace(
             self.members[position], state="pending", job_id=new.job.id, enqueued_at=at
         )
@@ -240,11 +245,13 @@ class Step:
         if not still_open:
             changes = {"state": "completed" if failure is None else "failed", "completed_at": self.now}
         workflow = with_members(self.workflow, self.members, **changes)
-        # What remains after each of several completions: as if they had been noted one by one.
-        remaining = still_open + len(self._completed)
-        for position in self._completed:
+        # What remains after each of several ends: as if they had been noted one by one.
+        remaining = still_open + len(self._reported)
+        for position in self._reported:
             remaining -= 1
-            self.events.append(step_completed_event(workflow, self.members[position], position, remaining, self.now))
+            self.events += member_events(workflow, self.members[position], position, remaining, self.now)
+        for position in self._called:
+            self.events.append(callback_event(workflow, self.members[position], position, self.now))
         self.events += self.child_events
         if not still_open:
             self.events.append(ended_event(workflow, failure, self.now))
