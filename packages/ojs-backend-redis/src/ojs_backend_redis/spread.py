@@ -74,7 +74,10 @@ class SpreadBackend(Backend):
         await self._each(lambda shard: shard.close())
 
     async def ping(self) -> None:
-        await self._each(lambda shard: shard.ping())
+        # While one shard is down, the queues of the others are served.
+        failures = _failures(await asyncio.gather(*(shard.ping() for shard in self._shards), return_exceptions=True))
+        if len(failures) == len(self._shards):
+            raise failures[0]
 
     async def reset(self) -> None:
         await self._each(lambda shard: shard.reset())
