@@ -132,7 +132,7 @@ class Draft:
         """Return a job that a hold conflicts with (C-UNQ-06). Raises `NeedsTexts`."""
         for job_id in self._marked.get(fingerprint, ()):
             job = self.jobs.get(job_id)
-            if job is not None and job.state in hold.states and (hold.since is None or job.created_at > hold.since):
+            if job is not None and hold.forbids(job):
                 return job
         for state in hold.states:
             for created_at, job_id in reversed(self.index.holders.get((fingerprint, state), ())):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ojs_backend_postgres.rows import NEVER, Row, columns_of, drafts_of, job_of, settings_of, to_text
-from ojs_core.backend import Change, Commit, Committed, Conflict, CronWrite, Hold, NewJob, Refused, WorkflowWrite
+from ojs_core.backend import Change, Commit, Committed, Conflict, CronWrite, NewJob, Refused, WorkflowWrite
 from ojs_core.events import Event
 from ojs_core.job import Job, JobState, replace_fields
 from ojs_core.lifecycle import Transition
@@ -268,13 +268,9 @@ def _in_the_way(inserts: Sequence[NewJob]) -> Iterator[bool]:
     for new in inserts:
         job = new.job
         met = prints.setdefault(job.fingerprint, []) if job.fingerprint is not None else []
-        yield job.id in ids or any(_holds(new.hold, other) for other in met)
+        yield job.id in ids or (new.hold is not None and any(map(new.hold.forbids, met)))
         ids.add(job.id)
         met.append(job)
-
-
-def _holds(hold: Hold | None, job: Job) -> bool:
-    return hold is not None and job.state in hold.states and (hold.since is None or job.created_at > hold.since)
 
 
 def _conflicts_within(inserts: Sequence[NewJob], met: set[int]) -> Iterator[Conflict]:
@@ -284,9 +280,8 @@ def _conflicts_within(inserts: Sequence[NewJob], met: set[int]) -> Iterator[Conf
         if i in met:
             continue
         same = next((job for job in standing if job.id == new.job.id), None)
-        holder = next(
-            (job for job in standing if job.fingerprint == new.job.fingerprint and _holds(new.hold, job)), None
-        )
+        alike = (job for job in standing if job.fingerprint == new.job.fingerprint)
+        holder = next(filter(new.hold.forbids, alike), None) if new.hold is not None else None
         if same is not None:
             yield Conflict(kind="id", index=i, job=same)
         elif holder is not None:

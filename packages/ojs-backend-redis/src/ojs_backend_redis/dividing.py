@@ -163,20 +163,9 @@ class Map:
                     continue
                 if other.job.id == new.job.id:
                     yield Conflict(kind="id", index=position, job=other.job)
-                elif _forbids(new, other.job):
+                elif new.hold and other.job.fingerprint == new.job.fingerprint and new.hold.forbids(other.job):
                     yield Conflict(kind="hold", index=position, job=other.job)
             earlier.append(new)
-
-
-def _forbids(new: NewJob, job: Job) -> bool:
-    """Return whether a new job's hold stands against a job."""
-    hold = new.hold
-    return (
-        hold is not None
-        and job.fingerprint == new.job.fingerprint
-        and job.state in hold.states
-        and (hold.since is None or job.created_at > hold.since)
-    )
 
 
 def waves(commits: Sequence[Commit], shards: Sequence[int | None]) -> Iterator[list[int]]:

@@ -131,13 +131,9 @@ class _Check:
                 return job
         for job_id in staged:
             after = self._staged[job_id]
-            if after is not None and _conflicts(after, hold):
+            if after is not None and hold.forbids(after):
                 return after
         return None
-
-
-def _conflicts(job: Job, hold: Hold) -> bool:
-    return job.state in hold.states and (hold.since is None or job.created_at > hold.since)
 
 
 def _version(record: Workflow | CronEntry | None) -> int:

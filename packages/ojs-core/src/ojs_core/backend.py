@@ -57,6 +57,10 @@ class Hold(Struct, frozen=True):
     states: frozenset[JobState]
     since: int | None = None
 
+    def forbids(self, job: Job) -> bool:
+        """Return whether it conflicts with a job that has the fingerprint."""
+        return job.state in self.states and (self.since is None or job.created_at > self.since)
+
 
 class NewJob(Struct, frozen=True, kw_only=True):
     """A job to insert, in its first state. `job.fingerprint` is set when `hold` is.

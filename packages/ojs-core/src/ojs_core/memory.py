@@ -398,14 +398,7 @@ def _holder(new: NewJob, jobs: Mapping[str, Job]) -> Job | None:
     hold = new.hold
     if hold is None:
         return None
-    for job in jobs.values():
-        if (
-            job.fingerprint == new.job.fingerprint
-            and job.state in hold.states
-            and (hold.since is None or job.created_at > hold.since)
-        ):
-            return job
-    return None
+    return next((job for job in jobs.values() if job.fingerprint == new.job.fingerprint and hold.forbids(job)), None)
 
 
 @hookimpl
