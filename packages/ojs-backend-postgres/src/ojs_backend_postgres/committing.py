@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -41,14 +41,25 @@ def split(commits: Sequence[Commit]) -> Iterator[Sequence[Commit]]:
     begin = 0
     group = _Group()
     for place, commit in enumerate(commits):
-        if place > begin and not group.takes(commit):
+        extent = _extent_of(commit)
+        if place > begin and not group.takes(extent):
             yield commits[begin:place]
             begin, group = place, _Group()
-        if group.add(commit):
+        group.add(extent)
+        if extent.locks and (commit.transitions or commit.removals):
             yield commits[begin : place + 1]
             begin, group = place + 1, _Group()
     if begin < len(commits):
         yield commits[begin:]
+
+
+class _Extent(NamedTuple):
+    """What a commit touches, and how much it is."""
+
+    keys: Sequence[object]
+    locks: int
+    parts: int
+    bytes: int
 
 
 class _Group:
@@ -58,50 +69,42 @@ class _Group:
         self._touched: set[object] = set()
         self._locks = self._parts = self._bytes = 0
 
-    def takes(self, commit: Commit) -> bool:
+    def takes(self, extent: _Extent) -> bool:
         """Return whether another commit may join."""
         return (
-            self._parts + _parts(commit) <= PARTS_MAX
-            and self._locks + _locks(commit) <= LOCKS_MAX
-            and self._bytes + _bytes(commit) <= BYTES_MAX
-            and self._touched.isdisjoint(_keys(commit))
+            self._parts + extent.parts <= PARTS_MAX
+            and self._locks + extent.locks <= LOCKS_MAX
+            and self._bytes + extent.bytes <= BYTES_MAX
+            and self._touched.isdisjoint(extent.keys)
         )
 
-    def add(self, commit: Commit) -> bool:
-        """Take a commit in; return whether it has to be the last one."""
-        locks = _locks(commit)
-        self._touched.update(_keys(commit))
-        self._parts += _parts(commit)
-        self._locks += locks
-        self._bytes += _bytes(commit)
-        return locks > 0 and bool(commit.transitions or commit.removals)
+    def add(self, extent: _Extent) -> None:
+        """Take a commit in."""
+        self._touched.update(extent.keys)
+        self._parts += extent.parts
+        self._locks += extent.locks
+        self._bytes += extent.bytes
 
 
-def _parts(commit: Commit) -> int:
-    return len(commit.inserts) + len(commit.transitions) + len(commit.removals)
-
-
-def _locks(commit: Commit) -> int:
-    return sum(new.job.fingerprint is not None for new in commit.inserts)
-
-
-def _bytes(commit: Commit) -> int:
-    return sum(len(bytes(new.job.args)) for new in commit.inserts)
-
-
-def _keys(commit: Commit) -> Iterator[object]:
+def _extent_of(commit: Commit) -> _Extent:
+    keys: list[object] = []
+    locks = size = 0
     for new in commit.inserts:
-        yield new.job.id
-        if new.job.fingerprint is not None:
-            yield ("fingerprint", new.job.fingerprint)
-    for transition in commit.transitions:
-        yield transition.job_id
-    for removal in commit.removals:
-        yield removal.job_id
-    for write in commit.workflows:
-        yield ("workflow", write.workflow_id)
+        job = new.job
+        keys.append(job.id)
+        size += len(bytes(job.args))
+        if job.fingerprint is not None:
+            keys.append(("fingerprint", job.fingerprint))
+            locks += 1
+    if commit.transitions:
+        keys += [transition.job_id for transition in commit.transitions]
+    if commit.removals:
+        keys += [removal.job_id for removal in commit.removals]
+    if commit.workflows:
+        keys += [("workflow", write.workflow_id) for write in commit.workflows]
     if commit.cron is not None:
-        yield ("cron", commit.cron.name)
+        keys.append(("cron", commit.cron.name))
+    return _Extent(keys, locks, len(commit.inserts) + len(commit.transitions) + len(commit.removals), size)
 
 
 class Call:
@@ -112,7 +115,8 @@ class Call:
         self._commits = commits
         self._schema = schema
         self._entering = 0
-        self._places: dict[tuple[int, int], int] = {}
+        # Of each commit, which of the places taken by this call each insert gets; None: it does not enter a queue.
+        self._places: list[list[int | None]] = []
         self._new_jobs: list[tuple[Any, ...]] = []
         self._swaps: list[tuple[Any, ...]] = []
         self._removals: list[tuple[Any, ...]] = []
@@ -141,17 +145,20 @@ class Call:
 
     def _add(self, c: int, commit: Commit) -> None:
         # Transitions first: in the order of one commit they enter the queue before what it inserts.
+        # Most commits are one insert or one swap, so that what is not there is not gone through.
         for i, transition in enumerate(commit.transitions):
             self._swaps.append(self._swap(c, i, transition))
-        self._removals += [(c, i, removal.job_id, removal.version) for i, removal in enumerate(commit.removals)]
-        for i, new in enumerate(commit.inserts):
-            self._new_jobs.append(self._new_job(c, i, new))
+        if commit.removals:
+            self._removals += [(c, i, removal.job_id, removal.version) for i, removal in enumerate(commit.removals)]
+        self._places.append([self._insert(c, i, new) for i, new in enumerate(commit.inserts)])
         if len(commit.inserts) > 1 and any(_in_the_way(commit.inserts)):
             self._doomed.append(c)
-        self._workflows += [_put_workflow(c, i, write) for i, write in enumerate(commit.workflows)]
+        if commit.workflows:
+            self._workflows += [_put_workflow(c, i, write) for i, write in enumerate(commit.workflows)]
         if commit.cron is not None:
             self._crons.append(_put_cron(c, commit.cron))
-        self._notes += [(c, *note_of(event)) for event in commit.events]
+        if commit.events:
+            self._notes += [(c, *note_of(event)) for event in commit.events]
 
     def _enter(self, state: JobState) -> int | None:
         if state is not JobState.AVAILABLE:
@@ -159,14 +166,13 @@ class Call:
         self._entering += 1
         return self._entering
 
-    def _new_job(self, c: int, i: int, new: NewJob) -> tuple[Any, ...]:
+    def _insert(self, c: int, i: int, new: NewJob) -> int | None:
         place = self._enter(new.job.state)
-        if place is not None:
-            self._places[c, i] = place
         row, lock = new_job_row(c, i, place, new, self._schema)
+        self._new_jobs.append(row)
         if lock is not None:
             self._locks.add(lock)
-        return row
+        return place
 
     def _swap(self, c: int, i: int, swap: Transition) -> tuple[Any, ...]:
         patch, sets, values = settings_of(swap.changes)
@@ -221,13 +227,16 @@ class Call:
         if conflicts:
             return Refused(tuple(sorted(conflicts, key=lambda conflict: conflict.index)))
         inserted: list[Job] = []
-        for i, new in enumerate(commit.inserts):
-            place = self._places.get((c, i))
-            seq = new.job.seq if place is None else places[place - 1]
-            inserted.append(replace_fields(new.job, version=1, seq=seq))
+        for new, place in zip(commit.inserts, self._places[c], strict=True):
+            job = new.job
+            if place is None:
+                inserted.append(replace_fields(job, version=1))
+            else:
+                inserted.append(replace_fields(job, version=1, seq=places[place - 1]))
+                self.woken.add(job.queue)
         changed = tuple([changes[c, i] for i in range(len(commit.transitions))])
-        self.woken.update(job.queue for job in inserted if job.state is JobState.AVAILABLE)
-        self.woken.update(change.job.queue for change in changed if change.job.state is JobState.AVAILABLE)
+        if changed:
+            self.woken.update(change.job.queue for change in changed if change.job.state is JobState.AVAILABLE)
         return Committed(inserted=tuple(inserted), changed=changed)
 
 

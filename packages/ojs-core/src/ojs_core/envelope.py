@@ -382,7 +382,9 @@ def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) ->
         raise InvalidRequestError(
             "'pending' and a future schedule exclude each other.", field="options.pending", expected="one of the two"
         )
-    extra = {name: text for name, text in raw.items() if name not in _NOT_ECHOED}
+    extra = None
+    if not raw.keys() <= _NOT_ECHOED:
+        extra = {name: text for name, text in raw.items() if name not in _NOT_ECHOED}
     return JobRequest(
         id=job_id,
         type=job_type,
@@ -401,6 +403,8 @@ def read_meta(envelope: dict[str, Any], raw: dict[str, Raw]) -> Raw:
         raise invalid("meta", "an object", value)
     meta = EMPTY_OBJECT if value is None else raw["meta"]
     below = (envelope.get("options") or {}).get("metadata")
+    if value is None and below is None:
+        return EMPTY_OBJECT
     if below is not None:
         if not isinstance(below, dict):
             raise invalid("options.metadata", "an object", below)
