@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,6 +90,14 @@ def test_a_port_is_kept_for_its_server() -> None:
             other.bind(("127.0.0.1", port))
         with ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler):
             socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_a_port_is_not_kept_where_its_server_could_not_have_it_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere than on Linux a port that is kept is in use for its server as well."""
+    monkeypatch.setattr(servers, "sys", SimpleNamespace(platform="darwin"))
+    (port,) = free_ports(1)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,30 @@ class TestWrapped(LifetimeContract, CommitContract, QueueContract, WorkerContrac
         return CountingBackend(FaultyBackend(BackendWrapper(MemoryBackend())))
 
 
+class Outdated(MemoryBackend):
+    """Has a schema, and a step to take."""
+
+    async def migrate(self) -> list[str]:
+        return ["taken"]
+
+    async def pending_migrations(self) -> list[str]:
+        return ["to take"]
+
+    def migration_script(self) -> str:
+        return "step;"
+
+
+async def test_a_wrapper_hands_on_the_steps_of_a_schema() -> None:
+    backend = FaultyBackend(Outdated())
+    assert await backend.pending_migrations() == ["to take"]
+    assert await backend.migrate() == ["taken"]
+    assert backend.migration_script() == "step;"
+    backend.down = True
+    for call in (backend.pending_migrations, backend.migrate):
+        with pytest.raises(BackendUnavailableError):
+            await call()
+
+
 async def test_calls_are_counted() -> None:
     backend = CountingBackend(MemoryBackend())
     await backend.commit([Commit(), Commit()])

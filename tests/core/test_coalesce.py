@@ -179,3 +179,24 @@ async def test_each_of_several_groups_waits_for_its_share(monkeypatch: pytest.Mo
     assert store.groups[1:] == [[1, 2, 3, 4, 5, 6, 7, 8], list(range(21, 29))]
     store.go_on.set()
     await asyncio.gather(*tasks)
+
+
+async def test_a_group_that_is_complete_belongs_to_the_flush_that_waited_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coalesce, "COMPANY_S", 60.0)
+    store = Store()
+    coalescer = Coalescer(store.send, at_once=2)
+    await asyncio.gather(*ask(coalescer, *range(100, 116)))
+    store.go_on.clear()
+    tasks = ask(coalescer, *range(200, 220))
+    await asyncio.wait(tasks, timeout=0)
+    tasks += ask(coalescer, 1)
+    await asyncio.wait(tasks, timeout=0)
+    assert store.groups[1:] == [list(range(200, 220))]
+    # The other flush is done in the very turn that completes the group, before the one that waits can go on.
+    tasks += ask(coalescer, 2, 3, 4, 5, 6, 7)
+    store.go_on.set()
+    await asyncio.gather(*tasks)
+    await coalescer.drain()
+    assert store.groups[2:] == [[1, 2, 3, 4, 5, 6, 7]]

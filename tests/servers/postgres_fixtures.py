@@ -34,4 +34,4 @@ def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_config(postgres: PostgresServer) -> PostgresConfig:
     """The settings of a store that tests of this process use in turn: empty it first. It may take its time."""
-    return PostgresConfig(url=postgres.url, pool_size=4, timeout_ms=60_000)
+    return PostgresConfig(url=postgres.url, pool_size=4, timeout_ms=60_000, connect_timeout_ms=60_000)

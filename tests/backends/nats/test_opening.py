@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import nats
 import nkeys
 import pytest
 from nats.aio.msg import Msg
+from tests.servers.certificates import make_certificate
 from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
 
@@ -83,13 +82,7 @@ async def test_an_nkey(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path:
 
 
 async def test_tls(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl makes the certificate, and is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command, *names], check=True, capture_output=True)  # noqa: ASYNC221, S603
+    certificate, key = make_certificate(tmp_path, "DNS:localhost", "IP:127.0.0.1")
     server = NatsServer(tmp_path / "nats", f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}').start()
     try:
         url = f"tls://127.0.0.1:{server.port}"

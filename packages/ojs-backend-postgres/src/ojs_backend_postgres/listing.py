@@ -28,6 +28,8 @@ _FILTERS = {
 }
 _COUNTED = {"queue", "states"}
 """Filters by which jobs are counted already."""
+_ID = 'id COLLATE "POSIX"'
+"""The id as the indexes have it that are for order. See migrations/0001_tables.sql."""
 
 _decode_facts = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -88,10 +90,11 @@ async def list_jobs(connections: Connections, query: JobQuery, schema: str) -> J
     offset = query.offset
     if cursor is not None:
         offset = 0
-        statement.conditions.append(f"({at}, id) < ({statement.bind(cursor[0])}, {statement.bind(to_text(cursor[1]))})")
+        after = f"({statement.bind(cursor[0])}, {statement.bind(to_text(cursor[1]))})"
+        statement.conditions.append(f"({at}, {_ID}) < {after}")
     # One more than asked for tells whether there is a next page.
     last = statement.bind(offset + query.limit + 1)
-    order = f"ORDER BY {at} DESC, id DESC LIMIT {last}"
+    order = f"ORDER BY {at} DESC, {_ID} DESC LIMIT {last}"
     if query.dead or query.worker_id is not None:
         sources = ["TRUE"]
     else:

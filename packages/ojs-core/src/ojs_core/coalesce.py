@@ -50,7 +50,7 @@ class Coalescer(Generic[Asked, Answered]):
         self._waiting.append((request, future))
         if self._company is not None:
             if len(self._waiting) >= self._enough:
-                self._stop_waiting()
+                _end(self._company)
         elif len(self._flushing) < self._at_once:
             self._flushing.add(asyncio.create_task(self._flush()))
         return await future
@@ -74,14 +74,13 @@ class Coalescer(Generic[Asked, Answered]):
     async def _wait_for_company(self) -> None:
         loop = asyncio.get_running_loop()
         self._company = loop.create_future()
-        timer = loop.call_later(COMPANY_S, self._stop_waiting)
-        await self._company
-        timer.cancel()
-
-    def _stop_waiting(self) -> None:
-        company, self._company = self._company, None
-        if company is not None:
-            company.set_result(None)
+        timer = loop.call_later(COMPANY_S, _end, self._company)
+        try:
+            await self._company
+        finally:
+            # Only now: until this flush goes on, whoever else is done leaves it what it waited for.
+            timer.cancel()
+            self._company = None
 
     async def _send_group(self, group: list[tuple[Asked, asyncio.Future[Answered]]]) -> None:
         try:
@@ -111,3 +110,8 @@ class Coalescer(Generic[Asked, Answered]):
         """Wait until everything asked so far is answered."""
         while self._flushing:
             await asyncio.wait(self._flushing)
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)

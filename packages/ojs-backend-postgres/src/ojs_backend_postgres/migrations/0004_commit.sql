@@ -9,13 +9,18 @@
 --
 -- Answers rows of a few parts: `places` (once), `conflict`, and `changed` with the job after it and the state before.
 -- A race over a new id, workflow or cron entry ends in unique_violation: ask again, and it is a conflict.
+--
+-- Records are looked up by key, each by itself, whatever the planner believes: when hardly one was there as it last
+-- counted, it takes reading them all first for as good. So there are no index scans, which leaves bitmap scans, and those
+-- need a key. It does not think of them where the order of the key could be of use: hence `= ANY` of an array of one in
+-- place of an equality, and in ORDER BY the other name of the collation.
 CREATE FUNCTION ojs.commit(
     new_jobs ojs.new_job[], swaps ojs.swap[], removals ojs.removal[], workflows ojs.put[], crons ojs.put[],
     notes ojs.note[], locks bigint[], doomed int[], entering int
 ) RETURNS TABLE (part text, c int, i int, kind text, was text, places bigint[], job ojs.job)
 LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_indexscan = off
+SET enable_indexonlyscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -31,10 +36,10 @@ BEGIN
     IF cardinality(swaps) + cardinality(removals) > 0 THEN
         PERFORM FROM ojs.job j
         WHERE j.id = ANY (ARRAY(SELECT u.id FROM unnest(swaps) u UNION ALL SELECT r.id FROM unnest(removals) r))
-        ORDER BY j.id FOR NO KEY UPDATE;
+        ORDER BY j.id COLLATE "POSIX" FOR NO KEY UPDATE;
         conflicts := ARRAY(
             SELECT ROW('transition', u.c, u.i, u.id, false)::ojs.conflict
-            FROM unnest(swaps) u LEFT JOIN ojs.job j ON j.id = u.id
+            FROM unnest(swaps) u LEFT JOIN ojs.job j ON j.id = ANY (ARRAY[u.id])
             WHERE NOT coalesce(
                 strpos(u.expected, j.state) > 0
                 AND (u.if_version IS NULL OR u.if_version = j.version)
@@ -44,32 +49,32 @@ BEGIN
             )
             UNION ALL
             SELECT ROW('removal', r.c, r.i, r.id, false)::ojs.conflict
-            FROM unnest(removals) r LEFT JOIN ojs.job j ON j.id = r.id
+            FROM unnest(removals) r LEFT JOIN ojs.job j ON j.id = ANY (ARRAY[r.id])
             WHERE r.if_version IS DISTINCT FROM j.version
         );
     END IF;
     IF cardinality(workflows) > 0 THEN
         PERFORM FROM ojs.workflow w WHERE w.key = ANY (ARRAY(SELECT p.key FROM unnest(workflows) p))
-        ORDER BY w.key FOR NO KEY UPDATE;
+        ORDER BY w.key COLLATE "POSIX" FOR NO KEY UPDATE;
         conflicts := conflicts || ARRAY(
             SELECT ROW('workflow', p.c, p.i, NULL, false)::ojs.conflict
-            FROM unnest(workflows) p LEFT JOIN ojs.workflow w ON w.key = p.key
+            FROM unnest(workflows) p LEFT JOIN ojs.workflow w ON w.key = ANY (ARRAY[p.key])
             WHERE coalesce(w.version, 0) <> p.if_version
         );
     END IF;
     IF cardinality(crons) > 0 THEN
         PERFORM FROM ojs.cron e WHERE e.key = ANY (ARRAY(SELECT p.key FROM unnest(crons) p))
-        ORDER BY e.key FOR NO KEY UPDATE;
+        ORDER BY e.key COLLATE "POSIX" FOR NO KEY UPDATE;
         conflicts := conflicts || ARRAY(
             SELECT ROW('cron', p.c, p.i, NULL, false)::ojs.conflict
-            FROM unnest(crons) p LEFT JOIN ojs.cron e ON e.key = p.key
+            FROM unnest(crons) p LEFT JOIN ojs.cron e ON e.key = ANY (ARRAY[p.key])
             WHERE coalesce(e.version, 0) <> p.if_version
         );
     END IF;
     IF cardinality(new_jobs) > 0 THEN
         conflicts := conflicts || ARRAY(
             SELECT ROW('id', n.c, n.i, n.id, false)::ojs.conflict
-            FROM unnest(new_jobs) n JOIN ojs.job j ON j.id = n.id
+            FROM unnest(new_jobs) n JOIN ojs.job j ON j.id = ANY (ARRAY[n.id])
             WHERE NOT EXISTS (SELECT FROM unnest(removals) r WHERE r.id = n.id AND r.c = n.c)
         );
     END IF;
@@ -103,7 +108,7 @@ BEGIN
         failed := failed || ARRAY(SELECT x.c FROM unnest(conflicts) x);
         RETURN QUERY
         SELECT 'conflict', x.c, x.i, x.kind, NULL::text, NULL::bigint[], j
-        FROM unnest(conflicts) x LEFT JOIN ojs.job j ON j.id = x.id
+        FROM unnest(conflicts) x LEFT JOIN ojs.job j ON j.id = ANY (ARRAY[x.id])
         WHERE NOT x.late;
     END IF;
 
@@ -135,20 +140,20 @@ BEGIN
     -- A plain INSERT: had another server made the record meanwhile, this must not write over it.
     IF cardinality(workflows) > 0 THEN
         DELETE FROM ojs.workflow w USING unnest(workflows) p
-        WHERE w.key = p.key AND p.record IS NULL AND p.c <> ALL (failed);
+        WHERE w.key = ANY (ARRAY[p.key]) AND p.record IS NULL AND p.c <> ALL (failed);
         UPDATE ojs.workflow w SET version = p.if_version + 1, wake_at = p.wake_at, record = p.record
         FROM unnest(workflows) p
-        WHERE w.key = p.key AND p.record IS NOT NULL AND p.if_version > 0 AND p.c <> ALL (failed);
+        WHERE w.key = ANY (ARRAY[p.key]) AND p.record IS NOT NULL AND p.if_version > 0 AND p.c <> ALL (failed);
         INSERT INTO ojs.workflow (key, version, wake_at, record)
         SELECT p.key, 1, p.wake_at, p.record FROM unnest(workflows) p
         WHERE p.record IS NOT NULL AND p.if_version = 0 AND p.c <> ALL (failed) ORDER BY p.key;
     END IF;
     IF cardinality(crons) > 0 THEN
         DELETE FROM ojs.cron e USING unnest(crons) p
-        WHERE e.key = p.key AND p.record IS NULL AND p.c <> ALL (failed);
+        WHERE e.key = ANY (ARRAY[p.key]) AND p.record IS NULL AND p.c <> ALL (failed);
         UPDATE ojs.cron e SET version = p.if_version + 1, wake_at = p.wake_at, record = p.record
         FROM unnest(crons) p
-        WHERE e.key = p.key AND p.record IS NOT NULL AND p.if_version > 0 AND p.c <> ALL (failed);
+        WHERE e.key = ANY (ARRAY[p.key]) AND p.record IS NOT NULL AND p.if_version > 0 AND p.c <> ALL (failed);
         INSERT INTO ojs.cron (key, version, wake_at, record)
         SELECT p.key, 1, p.wake_at, p.record FROM unnest(crons) p
         WHERE p.record IS NOT NULL AND p.if_version = 0 AND p.c <> ALL (failed) ORDER BY p.key;
@@ -162,7 +167,7 @@ BEGIN
     IF cardinality(conflicts) > 0 THEN
         RETURN QUERY
         SELECT 'conflict', x.c, x.i, x.kind, NULL::text, NULL::bigint[], j
-        FROM unnest(conflicts) x LEFT JOIN ojs.job j ON j.id = x.id
+        FROM unnest(conflicts) x LEFT JOIN ojs.job j ON j.id = ANY (ARRAY[x.id])
         WHERE x.late;
     END IF;
 END

@@ -129,9 +129,9 @@ BEGIN
         FROM (
             SELECT u.*, o.state AS was, o.started_at AS ran_from, o.enqueued_at AS waited_from, o.error AS old_error,
                 o.queue AS old_queue
-            FROM unnest(swaps) u JOIN ojs.job o ON o.id = u.id
+            FROM unnest(swaps) u JOIN ojs.job o ON o.id = ANY (ARRAY[u.id])
         ) u
-        WHERE j.id = u.id
+        WHERE j.id = ANY (ARRAY[u.id])
         RETURNING u.c, u.i, u.at, u.was, u.ran_from, u.waited_from, u.old_queue, u.drafts,
             u.failure IS NOT NULL OR (u.sets & 4194304 <> 0 AND u.error IS DISTINCT FROM u.old_error) AS failed, j AS job
     ), logged AS (

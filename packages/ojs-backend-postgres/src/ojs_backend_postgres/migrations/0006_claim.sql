@@ -14,6 +14,61 @@ CREATE FUNCTION ojs.window_at(slot bigint, spent bigint[], now bigint) RETURNS b
     END
 $$;
 
+-- Give the jobs of `ids` to the requests of a line, of which `served` have been given one before. The first request
+-- takes the first jobs, as many as it wants.
+-- Jobs are looked up as `commit` does it, and for the same reason.
+CREATE FUNCTION ojs.hand_out(requests ojs.claim_request[], line int, served int, name text, ids text[])
+RETURNS TABLE (r int, job ojs.job)
+LANGUAGE plpgsql VOLATILE
+SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = on SET enable_sort = on
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH slot AS (
+        SELECT q.*, row_number() OVER () AS place
+        FROM (
+            SELECT q.*, g FROM unnest(requests) q, generate_series(1, q.count) g
+            WHERE q.line = hand_out.line ORDER BY q.r LIMIT cardinality(ids) OFFSET hand_out.served
+        ) q
+    ), after AS (
+        UPDATE ojs.job j SET
+            state = 'active',
+            version = j.version + 1,
+            fence = j.fence + 1,
+            attempt = j.attempt + 1,
+            started_at = s.now,
+            worker_id = s.worker_id,
+            lease_ms = coalesce(nullif(s.lease_ms, 0), nullif(j.visibility_timeout_ms, 0), s.default_lease_ms),
+            lease_expires_at = s.now
+                + coalesce(nullif(s.lease_ms, 0), nullif(j.visibility_timeout_ms, 0), s.default_lease_ms),
+            timeout_at = s.now + coalesce(nullif(j.timeout_ms, 0), s.default_timeout_ms),
+            next_retry_at = NULL,
+            wake_at = s.now + least(
+                coalesce(nullif(s.lease_ms, 0), nullif(j.visibility_timeout_ms, 0), s.default_lease_ms),
+                coalesce(nullif(j.timeout_ms, 0), s.default_timeout_ms)
+            )
+        FROM slot s
+        WHERE j.id = ANY (ids[s.place::int : s.place::int])
+        RETURNING s.r, s.place, j AS job
+    ), logged AS (
+        INSERT INTO ojs.event (
+            at, type, subject, queue, job_type, state, attempt, priority, worker_id, started_at, lease_expires_at,
+            workflow_id, trace
+        )
+        SELECT
+            (a.job).started_at, 'job.started', (a.job).id, (a.job).queue, (a.job).type, (a.job).state,
+            (a.job).attempt, (a.job).priority, (a.job).worker_id, (a.job).started_at, (a.job).lease_expires_at,
+            (a.job).workflow_id, (a.job).trace
+        FROM after a ORDER BY a.place
+    ), counted AS (
+        INSERT INTO ojs.tally (queue, state, jobs)
+        VALUES (hand_out.name, 'available', -cardinality(ids)), (hand_out.name, 'active', cardinality(ids))
+    )
+    SELECT a.r, a.job FROM after a ORDER BY a.place;
+END
+$$;
+
 -- Without sorting, only the index in the right order is left to the planner. When few jobs are available it takes others
 -- for as good, and those have millions of dead entries to pass over.
 CREATE FUNCTION ojs.claim(requests ojs.claim_request[], lines int[], queues text[])
@@ -85,49 +140,7 @@ BEGIN
         CONTINUE WHEN cardinality(ids) = 0;
 
         PERFORM ojs.begin_log();
-        RETURN QUERY
-        WITH slot AS (
-            -- The first request takes the first jobs, as many as it wants.
-            SELECT q.*, row_number() OVER () AS place
-            FROM (
-                SELECT q.*, g FROM unnest(requests) q, generate_series(1, q.count) g
-                WHERE q.line = line_now ORDER BY q.r LIMIT cardinality(ids) OFFSET served
-            ) q
-        ), after AS (
-            UPDATE ojs.job j SET
-                state = 'active',
-                version = j.version + 1,
-                fence = j.fence + 1,
-                attempt = j.attempt + 1,
-                started_at = s.now,
-                worker_id = s.worker_id,
-                lease_ms = coalesce(nullif(s.lease_ms, 0), nullif(j.visibility_timeout_ms, 0), s.default_lease_ms),
-                lease_expires_at = s.now
-                    + coalesce(nullif(s.lease_ms, 0), nullif(j.visibility_timeout_ms, 0), s.default_lease_ms),
-                timeout_at = s.now + coalesce(nullif(j.timeout_ms, 0), s.default_timeout_ms),
-                next_retry_at = NULL,
-                wake_at = s.now + least(
-                    coalesce(nullif(s.lease_ms, 0), nullif(j.visibility_timeout_ms, 0), s.default_lease_ms),
-                    coalesce(nullif(j.timeout_ms, 0), s.default_timeout_ms)
-                )
-            FROM slot s
-            WHERE j.id = ids[s.place::int]
-            RETURNING s.r, s.place, j AS job
-        ), logged AS (
-            INSERT INTO ojs.event (
-                at, type, subject, queue, job_type, state, attempt, priority, worker_id, started_at, lease_expires_at,
-                workflow_id, trace
-            )
-            SELECT
-                (a.job).started_at, 'job.started', (a.job).id, (a.job).queue, (a.job).type, (a.job).state,
-                (a.job).attempt, (a.job).priority, (a.job).worker_id, (a.job).started_at, (a.job).lease_expires_at,
-                (a.job).workflow_id, (a.job).trace
-            FROM after a ORDER BY a.place
-        ), counted AS (
-            INSERT INTO ojs.tally (queue, state, jobs)
-            VALUES (head.name, 'available', -cardinality(ids)), (head.name, 'active', cardinality(ids))
-        )
-        SELECT a.r, false, a.job FROM after a ORDER BY a.place;
+        RETURN QUERY SELECT h.r, false, h.job FROM ojs.hand_out(requests, line_now, served, head.name, ids) h;
 
         IF head.max_per_second IS NOT NULL THEN
             UPDATE ojs.queue q
