@@ -94,9 +94,11 @@ async def test_a_certificate_that_is_not_trusted(
 
 @pytest.mark.usefixtures("trusted")
 async def test_a_certificate_of_another_name(port: int, make_backend: MakeBackend) -> None:
-    with pytest.raises(BackendUnavailableError, match=f"with TLS: .* REDIS_URL names 127.0.0.1:{port}") as refused:
+    expected = (
+        f"with TLS: its certificate is for another name than the one in REDIS_URL. REDIS_URL names 127.0.0.1:{port}."
+    )
+    with pytest.raises(BackendUnavailableError, match=re.escape(expected)):
         await make_backend(f"rediss://me:p%40ss@127.0.0.1:{port}")
-    assert "IP address mismatch" in str(refused.value.__cause__)
 
 
 async def test_a_url_without_tls(port: int, make_backend: MakeBackend) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl import SSLError
+from ssl import SSLCertVerificationError, SSLError
 
 from redis import exceptions
 
@@ -45,20 +45,26 @@ def code_of(error: Exception) -> str:
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
-def _is_tls(error: BaseException | None) -> bool:
-    """Return whether TLS is what failed, however deep it was wrapped."""
+def _tls_message(error: BaseException | None) -> str | None:
+    """Return what to say if TLS is what failed, however deep it was wrapped."""
     while error is not None and not isinstance(error, SSLError):
         error = error.__cause__ or error.__context__
-    return error is not None
+    if error is None:
+        return None
+    if isinstance(error, SSLCertVerificationError) and error.verify_code in _OTHER_NAME:
+        return "Redis cannot be reached with TLS: its certificate is for another name than the one in REDIS_URL."
+    return "Redis cannot be reached with TLS: its certificate is not trusted (SSL_CERT_FILE names those that are)."
+
+
+_OTHER_NAME = (62, 64)
+"""OpenSSL's numbers for a certificate that has not the name, or the address, that was asked for."""
 
 
 def unavailable(error: Exception) -> BackendUnavailableError:
     """Return what to raise for an error of the client or an error reply, its cause chained; it names no address."""
     message = _BY_CODE.get(code_of(error))
-    if message is None and _is_tls(error):
-        message = (
-            "Redis cannot be reached with TLS: its certificate is not trusted (SSL_CERT_FILE names those that are)."
-        )
+    if message is None:
+        message = _tls_message(error)
     if message is None:
         message = next((text for kind, text in _MESSAGES if isinstance(error, kind)), "Redis refused the operation.")
     wrapped = BackendUnavailableError(message)
