@@ -27,6 +27,7 @@ from ojs_core.workflow import (
     reissue,
     start,
 )
+from ojs_core.workflow import step as step_module
 
 NOW = 1_770_892_200_000
 LATER = NOW + 5_000
@@ -575,6 +576,18 @@ class TestTrouble:
             error = step.workflow.members[1].error
             assert error is not None
             assert error.code == "invalid_request"
+
+    def test_results_that_are_too_much_to_hand_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is told to the jobs that start together is bounded, in nested workflows too; who gets no more fails."""
+        monkeypatch.setattr(step_module, "HANDED_MAX_BYTES", 350)
+        step = started(chain(job(), group(*[job() for _ in range(5)])))
+        # 102 bytes with its quotes and brackets: for the nested workflow, and for two of its jobs.
+        step = move(step, done(step.workflow, 0, "x" * 98))
+        assert states(step.children[0]) == ["pending", "pending", "failed", "failed", "failed"]
+        assert [len(bytes(new.job.parent_results or b"")) for new in step.inserts] == [102, 102]
+        error = step.children[0].members[2].error
+        assert error is not None
+        assert error.code == "envelope_too_large"
 
     def test_the_meaning_of_a_conflict(self) -> None:
         new = started(chain(job())).inserts[0]

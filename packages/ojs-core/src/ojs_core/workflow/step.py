@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from ojs_core.backend import NewJob
 from ojs_core.envelope import new_job, parse_job_request
-from ojs_core.errors import OJSError
+from ojs_core.errors import EnvelopeTooLargeError, OJSError
 from ojs_core.events import Event
 from ojs_core.job import JobError
 from ojs_core.records import Member, Trigger, Workflow
@@ -45,6 +45,9 @@ class Advance(Struct, frozen=True, kw_only=True):
 
 
 Verdict = Literal["wait", "start", "cancel"]
+
+HANDED_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Results that one step hands to jobs, counted for each of them: they are part of its one commit."""
 
 
 def _decide(trigger: Trigger, *, missing: bool, broken: bool) -> Verdict:
@@ -76,6 +79,8 @@ class Step:
         self.events: list[Event] = []
         self.child_events: list[Event] = []
         self.ready: list[int] = []
+        self.handed_bytes = 0
+        """Results handed to jobs in this step, each counted as often as it is handed."""
         self._ended: deque[int] = deque()
         self._reported: list[int] = []
         self._called: list[int] = []
@@ -140,13 +145,14 @@ class Step:
         """Start a member at `at`: make its job, or its nested workflow with its first jobs.
 
         What cannot be made fails here instead of holding up the rest. Its request was valid when the workflow was
-        created, so that takes a relative time that has run past the last year, or a job the store refused.
+        created, so that takes a relative time that has run past the last year, too much to hand on, or a job the store
+        refused.
         """
         member = self.members[position]
         new_id = named_id(self.workflow, position)
-        results = parent_results(self.workflow, self.members, position, self._ancestors)
         self.changed = True
         try:
+            results = self._results_for(position)
             if member.nested:
                 self._make_child(position, at, new_id, results)
             else:
@@ -154,6 +160,17 @@ class Step:
         except OJSError as error:
             reason = JobError(type=error.code, code=error.code, message=error.message, attempt=0, occurred_at=at)
             self._fail(position, reason)
+
+    def _results_for(self, position: int) -> Raw:
+        """Return what the job at a position is told of those before it; once it is too much, nobody is told more."""
+        if self.handed_bytes <= HANDED_MAX_BYTES:
+            results = parent_results(self.workflow, self.members, position, self._ancestors)
+            self.handed_bytes += len(bytes(results))
+            if self.handed_bytes <= HANDED_MAX_BYTES:
+                return results
+        raise EnvelopeTooLargeError(
+            f"The results to hand to the jobs that start together are more than {HANDED_MAX_BYTES} bytes."
+        )
 
     def _make_job(self, position: int, at: int, new_id: str, results: Raw) -> None:
         new = new_job(
@@ -183,7 +200,10 @@ class Step:
             parent_step=position,
             input=results,
         )
-        step = Step(child, at, self.refused).begin()
+        inner = Step(child, at, self.refused)
+        inner.handed_bytes = self.handed_bytes
+        step = inner.begin()
+        self.handed_bytes = inner.handed_bytes
         self.inserts += step.inserts
         self.children += (step.workflow, *step.children)
         self.child_events += step.events
