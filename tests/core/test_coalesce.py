@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from ojs_core import coalesce
-from ojs_core.coalesce import Coalescer
+from ojs_core.coalesce import Coalescer, Lanes
 from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError
 
 
@@ -200,3 +200,24 @@ async def test_a_group_that_is_complete_belongs_to_the_flush_that_waited_for_it(
     await asyncio.gather(*tasks)
     await coalescer.drain()
     assert store.groups[2:] == [[1, 2, 3, 4, 5, 6, 7]]
+
+
+async def test_lanes_do_not_wait_for_each_other() -> None:
+    go_on = asyncio.Event()
+    groups: list[list[int]] = []
+
+    async def send(group: Sequence[int]) -> list[int]:
+        groups.append(list(group))
+        if group[0] < 0:
+            await go_on.wait()
+        return [2 * number for number in group]
+
+    lanes = Lanes(send, lambda number: number < 0)
+    assert lanes.idle
+    held_up = [asyncio.ensure_future(lanes.ask(number)) for number in (-1, -2)]
+    assert await asyncio.gather(lanes.ask(3), lanes.ask(4)) == [6, 8]
+    assert groups == [[-1, -2], [3, 4]]
+    assert not any(future.done() for future in held_up)
+    go_on.set()
+    await lanes.drain()
+    assert await asyncio.gather(*held_up) == [-2, -4]

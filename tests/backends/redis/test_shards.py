@@ -22,13 +22,22 @@ from ojs_backend_redis.config import RedisConfig, parse_url
 from ojs_backend_redis.shard import Shard
 from ojs_backend_redis.spread import SpreadBackend
 from ojs_core.backend import Claimed, Commit, Committed, EventQuery, JobQuery, Refused, WorkflowWrite
-from ojs_core.coalesce import Coalescer
+from ojs_core.coalesce import Coalescer, Lanes
 from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError, SettingsError
 from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.steps import accept, apply, claim_ids, insert, insert_one, job_in, read, snapshot
-from ojs_core.testing.factories import make_beat, make_claim, make_new, make_transition, make_unique, make_workflow
+from ojs_core.testing.factories import (
+    LEASE_MS,
+    make_beat,
+    make_claim,
+    make_event,
+    make_new,
+    make_transition,
+    make_unique,
+    make_workflow,
+)
 
 MakeSpread = Callable[..., Awaitable[SpreadBackend]]
 SHARDS = 3
@@ -38,6 +47,8 @@ STEPS = 6
 """Trips of a commit over three shards: prepare, two more; decide; apply, apply."""
 DECIDED = 3
 """Those before it is decided."""
+EVENT = '[1,"worker.stopped","w",null,null,{}]'
+"""One as the log has it."""
 _numbers = count(1)
 
 
@@ -155,12 +166,12 @@ class Death:
                 setattr(shard, name, self._counted(getattr(shard, name)))
 
     def _counted(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def counted(*arguments: Any) -> Any:
+        async def counted(*arguments: Any, **options: Any) -> Any:
             if self._steps == 0:
                 self.reached.set()
                 await _never()
             self._steps -= 1
-            return await call(*arguments)
+            return await call(*arguments, **options)
 
         return counted
 
@@ -327,10 +338,16 @@ async def test_one_node_is_down(make_spread: MakeSpread) -> None:
         claims: Coalescer[Any, Claimed] = Coalescer(backend.claim)
         answers = await asyncio.gather(*(claims.ask(make_claim(queue)) for queue in QUEUES), return_exceptions=True)
         assert [isinstance(answer, BackendUnavailableError) for answer in answers] == [False, True, False]
-        # From several queues: what was handed out before is not thrown away.
-        last = await insert_one(backend, queue="a", one_queue=True)
-        [mixed] = await backend.claim([make_claim("a", "g", "b", count=2)])
-        assert [job.id for job in mixed.jobs] == [last.id]
+        # From several queues: the others are asked all the same, and what was handed out is not thrown away.
+        ends = [await insert_one(backend, queue=queue, one_queue=True) for queue in ("a", "b")]
+        [mixed] = await backend.claim([make_claim("a", "g", "b", count=3)])
+        assert [job.id for job in mixed.jobs] == [job.id for job in ends]
+        with pytest.raises(BackendUnavailableError):
+            await backend.claim([make_claim("a", "g", "b")])
+        # The clock goes on where it can be read.
+        late = await insert_one(backend, JobState.SCHEDULED, queue="a", scheduled_at=NOW, one_queue=True)
+        assert [job.id for job in await backend.due_jobs(NOW, 10)] == [late.id]
+        assert await backend.next_wake_at() is not None
         await backend.ping()
         for call in (backend.list_jobs(JobQuery()), backend.list_events(EventQuery()), backend.warnings()):
             with pytest.raises(BackendUnavailableError):
@@ -340,6 +357,82 @@ async def test_one_node_is_down(make_spread: MakeSpread) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while await claim_ids(backend, "g") == []:
                 pass
+
+
+async def test_a_node_that_hangs_holds_up_its_own_queues_only(make_spread: MakeSpread) -> None:
+    """What is asked of the others is not sent together with what waits for it."""
+    with RedisCluster() as cluster:
+        backend = await make_spread(cluster.url, prefix="ojs", timeout_ms=3000)
+        owned = {queue: await insert_one(backend, queue=queue, one_queue=True) for queue in QUEUES}
+        for queue in QUEUES:
+            assert await claim_ids(backend, queue, worker_id="w") == [owned[queue].id]
+        cluster.owner(shards_of(backend)[1]._root).signal(signal.SIGSTOP)  # noqa: SLF001 - to look behind it
+        commits = Lanes(backend.commit, backend.lane_of, backend.groups_at_once)
+        claims = Lanes(backend.claim, backend.lane_of, backend.groups_at_once)
+
+        def push(queue: str) -> Awaitable[Committed | Refused]:
+            return commits.ask(Commit(inserts=(make_new(queue=queue, one_queue=True),)))
+
+        held_up = asyncio.gather(*(push("g") for _ in range(10)), claims.ask(make_claim("g")), return_exceptions=True)
+        for _ in range(20):
+            answers = await asyncio.gather(*(push(queue) for queue in "ab" * 5))
+            assert all(isinstance(answer, Committed) for answer in answers)
+            assert len((await claims.ask(make_claim("a", count=5))).jobs) == 5
+        assert not held_up.done()
+        # Leases that can be renewed are, though the heartbeat as a whole has failed.
+        with pytest.raises(BackendUnavailableError):
+            await backend.beat(make_beat("w", *(job.id for job in owned.values()), now=NOW + 5000))
+        assert (await read(backend, owned["a"].id)).lease_expires_at == NOW + 5000 + LEASE_MS
+        assert {type(answer) for answer in await held_up} == {BackendUnavailableError}
+
+
+async def test_rivals_for_a_fingerprint_that_is_taken(shared: RedisServer, make_spread: MakeSpread) -> None:
+    """All are refused; none waits for the others until its time is up."""
+    servers = [await make_spread(shared.url, prefix="rivals") for _ in range(2)]
+    await insert(servers[0], make_unique("a" * 64, queue="a"))
+    answers = await asyncio.gather(
+        *(servers[n % 2].commit([Commit(inserts=(make_unique("a" * 64, queue=QUEUES[n % 3]),))]) for n in range(64))
+    )
+    assert {type(answer) for [answer] in answers} == {Refused}
+
+
+async def test_more_events_than_a_millisecond_has_numbers(shared: RedisServer, make_spread: MakeSpread) -> None:
+    """They go into the next one; none is passed over by a cursor."""
+    backend = await make_spread(shared.url)
+    seconds, _ = shared.ask("TIME")
+    for shard in shards_of(backend):
+        # As after a failover to a server whose clock is behind.
+        shared.ask("XADD", f"{shard._root}events", f"{seconds + 2}000-32760", "event", EVENT)  # noqa: SLF001 - its log
+    for queue in QUEUES:
+        await insert(backend, *(make_new(queue=queue, one_queue=True) for _ in range(20)))
+    found: list[str] = []
+    after = None
+    async with asyncio.timeout(PATIENCE_S):
+        while len(found) < 3 * 21:
+            page = await backend.list_events(EventQuery(after=after, limit=7))
+            found += [event.id for event in page.events]
+            after = found[-1] if found else None
+    assert len(set(found)) == 3 * 21
+
+
+async def test_a_worker_that_is_gone_leaves_no_directive(shared: RedisServer, make_spread: MakeSpread) -> None:
+    """Else the next of its name would get nothing from some queues, and nobody would know why."""
+    backend = await make_spread(shared.url)
+    await backend.beat(make_beat("w"))
+    await backend.set_directive("w", "quiet")
+    for queue in QUEUES:
+        await insert_one(backend, queue=queue, one_queue=True)
+        assert await claim_ids(backend, queue, worker_id="w") == []
+    assert await backend.remove_worker("w", NOW + 1, make_event())
+    for queue in QUEUES:
+        assert len(await claim_ids(backend, queue, worker_id="w")) == 1
+
+
+async def test_a_store_from_before_there_were_shards(shared: RedisServer, make_spread: MakeSpread) -> None:
+    """It has one, and is not taken for an empty store of three."""
+    shared.ask("HSET", "{old}:store", "schema", 1)
+    with pytest.raises(SettingsError, match=r"has 1. Set OJS_REDIS_SHARDS=1"):
+        await make_spread(shared.url, prefix="old")
 
 
 async def test_the_number_of_shards_is_fixed(shared: RedisServer, make_spread: MakeSpread) -> None:

@@ -74,9 +74,11 @@ async def refuse_unfit(client: Client, config: RedisConfig) -> None:
     if facts.role != "master":
         raise BackendUnavailableError("This Redis is a replica, which takes no writes. Name its master in REDIS_URL.")
     key = f"{config.root}store"
+    [stored] = await client.ask_leniently(("HGET", key, "schema"))
+    # A store that was there before there were shards has one.
     _, _, schema, shards = await client.ask_leniently(
+        ("HSETNX", key, "shards", config.shards if stored is None else 1),
         ("HSETNX", key, "schema", SCHEMA),
-        ("HSETNX", key, "shards", config.shards),
         ("HGET", key, "schema"),
         ("HGET", key, "shards"),
     )

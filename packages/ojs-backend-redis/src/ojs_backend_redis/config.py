@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import count
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -98,6 +99,7 @@ class RedisConfig(Struct, frozen=True, kw_only=True):
         return cls(**read_values(SETTINGS, environ))
 
 
+@lru_cache
 def _tag(prefix: str, shard: int, shards: int) -> str:
     """Return what puts the keys of a shard into its slot. The slots of a store lie as far apart as they can.
 

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from ojs_backend_redis.packing import Arrival
 from ojs_backend_redis.shard import Shard
-from ojs_backend_redis.spanning import Divided, Part
+from ojs_backend_redis.spanning import Divided, Part, gather_all
 from ojs_core.backend import Commit, Conflict, NewJob, Refused, Removal
 from ojs_core.job import Job
 from ojs_core.lifecycle import apply_transition, guard_holds
@@ -45,30 +45,51 @@ class Map:
         """Return where a job is as far as is known."""
         return self._known.get(job_id)
 
+    def knows(self, job_ids: Iterable[str]) -> bool:
+        """Tell whether it is known of all these jobs where they are."""
+        return all(job_id in self._known for job_id in job_ids)
+
     def where(self, job_id: str) -> int:
         """Return the same; one that nobody has may be looked for anywhere."""
         return self._known.get(job_id, 0)
 
     async def find(self, job_ids: Iterable[str]) -> None:
         """Look for jobs of which nothing is remembered."""
-        unknown = [job_id for job_id in dict.fromkeys(job_ids) if job_id not in self._known]
-        if unknown:
-            for n, have in enumerate(await asyncio.gather(*(shard.have(unknown) for shard in self._shards))):
-                self._known.update((job_id, n) for job_id, found in zip(unknown, have, strict=True) if found)
+        await self.look(job_id for job_id in job_ids if job_id not in self._known)
+
+    async def look(self, job_ids: Iterable[str]) -> None:
+        """Look for jobs everywhere. Raises if one was not found, and may be where nobody answers."""
+        wanted = list(dict.fromkeys(job_ids))
+        if not wanted:
+            return
+        answers = await asyncio.gather(*(shard.have(wanted) for shard in self._shards), return_exceptions=True)
+        found = {
+            job_id: n
+            for n, have in enumerate(answers)
+            if not isinstance(have, BaseException)
+            for job_id, there in zip(wanted, have, strict=True)
+            if there
+        }
+        missed = [job_id for job_id in wanted if job_id not in found]
+        failed = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        # Only now, in one step: others read meanwhile what was remembered.
+        self.forget(missed)
+        self._known.update(found)
+        if missed and failed is not None:
+            raise failed
 
     async def verify(self, job_ids: Sequence[str]) -> None:
         """Look for jobs of which nothing is remembered, or the wrong thing."""
         await self.find(job_ids)
         grouped = self._grouped(job_ids)
-        have = await asyncio.gather(*(self._shards[n].have(ids) for n, ids in grouped.items()))
+        have = await gather_all(self._shards[n].have(ids) for n, ids in grouped.items())
         moved = [
             job_id
             for ids, found in zip(grouped.values(), have, strict=True)
             for job_id, there in zip(ids, found, strict=True)
             if not there
         ]
-        self.forget(moved)
-        await self.find(moved)
+        await self.look(moved)
 
     async def read(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Read jobs by id; those that do not exist are left out."""
@@ -76,8 +97,7 @@ class Map:
         jobs = await self._read(job_ids)
         missed = [job_id for job_id in job_ids if job_id in self._known and job_id not in jobs]
         if missed:
-            self.forget(missed)
-            await self.find(missed)
+            await self.look(missed)
             jobs |= await self._read(missed)
         return jobs
 
@@ -116,8 +136,7 @@ class Map:
         """Return what a commit asks of which shard; or what stands against it, if a job that is to move has changed."""
         named = [transition.job_id for transition in commit.transitions]
         named += [removal.job_id for removal in commit.removals]
-        self.forget(named)
-        await self.find(named)
+        await self.look(named)
         parts: dict[int, Part] = {}
 
         def part(shard: int) -> Part:
@@ -154,18 +173,27 @@ class Map:
 
     def _clashes(self, news: Sequence[NewJob]) -> Iterable[Conflict]:
         """Find conflicts between inserts of one commit that no shard sees, as each has one of them."""
-        earlier: list[NewJob] = []
+        # By id, or fingerprint, and shard: a batch may have ten thousand.
+        ids: dict[str, dict[int, list[Job]]] = {}
+        marks: dict[str, dict[int, list[Job]]] = {}
         for position, new in enumerate(news):
             if new.one_queue:
                 continue
-            for other in earlier:
-                if self.shard_of(other.job.queue) == self.shard_of(new.job.queue):
-                    continue
-                if other.job.id == new.job.id:
-                    yield Conflict(kind="id", index=position, job=other.job)
-                elif new.hold and other.job.fingerprint == new.job.fingerprint and new.hold.forbids(other.job):
-                    yield Conflict(kind="hold", index=position, job=other.job)
-            earlier.append(new)
+            job, home = new.job, self.shard_of(new.job.queue)
+            mark, hold = job.fingerprint, new.hold
+            same = next(_elsewhere(ids.get(job.id), home), None)
+            alike = () if mark is None or hold is None else filter(hold.forbids, _elsewhere(marks.get(mark), home))
+            if same is not None:
+                yield Conflict(kind="id", index=position, job=same)
+            elif (holder := next(iter(alike), None)) is not None:
+                yield Conflict(kind="hold", index=position, job=holder)
+            ids.setdefault(job.id, {}).setdefault(home, []).append(job)
+            if mark is not None:
+                marks.setdefault(mark, {}).setdefault(home, []).append(job)
+
+
+def _elsewhere(found: dict[int, list[Job]] | None, home: int) -> Iterator[Job]:
+    return (job for shard, jobs in (found or {}).items() if shard != home for job in jobs)
 
 
 def waves(commits: Sequence[Commit], shards: Sequence[int | None]) -> Iterator[list[int]]:

@@ -77,9 +77,11 @@ class Shard(RedisBackend):
 
     # Commits over several shards.
 
-    async def prepare(self, name: str, commit: Commit, places: int, packed: bytes) -> Refused | Busy | None:
-        """Check and lock the part of a commit; None: it can be applied, whatever happens."""
-        result = await self._client.write(scripts.PREPARE, name, places, packed)
+    async def prepare(
+        self, name: str, commit: Commit, places: int, packed: bytes, *, look: bool
+    ) -> Refused | Busy | None:
+        """Check and lock the part of a commit; None: it can be applied, whatever happens. `look`: only check it."""
+        result = await self._client.write(scripts.PREPARE, name, places, packed, int(look))
         owner = busy_with(result)
         if owner is not None:
             return Busy(owner)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar, cast
@@ -49,6 +49,15 @@ LOOK_S = 1.0
 """How often each server looks for what others have left."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.001, 0.05
 """Between two tries to change what is locked."""
+
+
+async def gather_all(calls: Iterable[Awaitable[Answer]]) -> list[Answer]:
+    """Wait for all calls, and then raise if one has failed."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast("list[Answer]", answers)
 
 
 class Divided(NamedTuple):
@@ -119,6 +128,12 @@ class Spanning:
         self._looking: asyncio.Task[None] | None = None
         self._ended: list[str] = []
         """Commits of which every shard has done its part: their decisions are forgotten at the next look."""
+        self._left: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it looks for what others have left."""
+        return self._looking is not None
 
     def open(self) -> None:
         """Begin to look for what others have left."""
@@ -129,7 +144,8 @@ class Spanning:
         """Stop looking."""
         self._closed.set()
         if self._looking is not None:
-            await asyncio.wait({self._looking})
+            self._looking.cancel()
+            await asyncio.wait({self._looking, *self._left})
             self._looking = None
 
     async def commit(self, divide: Callable[[], Awaitable[Divided | Refused]]) -> Committed | Refused:
@@ -149,27 +165,40 @@ class Spanning:
         first, *others = parts
         name = f"{first}.{secrets.token_hex(8)}"
         refusals: list[tuple[Part, Refused]] = []
+        prepared: list[int] = []
         busy: Busy | None = None
         try:
-            # One shard first: of rivals that want the same locks one gets them all, and none a few.
+            # One shard first: of rivals that want the same locks one gets them all, and none a few. So what is refused
+            # there locks nothing elsewhere: it only looks for what else stands against it.
             for group in ([first], others):
-                for n, answer in zip(group, await _all(self._prepare(name, n, parts[n]) for n in group), strict=True):
+                look = bool(refusals or divided.clashes)
+                asked = [self._prepare(name, n, parts[n], look=look) for n in group]
+                for n, answer in zip(group, await gather_all(asked), strict=True):
                     if isinstance(answer, Busy):
                         busy = answer
                     elif answer is not None:
                         refusals.append((parts[n], answer))
+                    elif not look:
+                        prepared.append(n)
                 if busy is not None:
                     break
         except BackendUnavailableError:
-            await self._drop(name, parts)
+            # The time for the request may be up: others need not wait for what is left of it.
+            self._leave(self._drop(name, parts))
             raise
         if busy is not None or refusals or divided.clashes:
-            await self._drop(name, parts)
+            await self._drop(name, prepared)
             return busy or _refused(name, divided.clashes, refusals)
         decided = await self._shards[first].finish(name, "decide")
         if decided is None:
-            return Busy(name)  # it took so long that others gave it up
-        results = [decided, *await _all(self._shards[n].finish(name, "apply") for n in others)]
+            # It took so long that others gave it up.
+            await self._drop(name, others)
+            return Busy(name)
+        try:
+            results = [decided, *await gather_all(self._shards[n].finish(name, "apply") for n in others)]
+        except BackendUnavailableError:
+            self._shards[0].tell(None)
+            raise
         self._ended.append(name)
         if None in results:
             raise BackendUnavailableError("The change took so long that another server has finished it.")
@@ -177,19 +206,25 @@ class Spanning:
         self._tell(committed)
         return committed
 
-    async def _prepare(self, name: str, shard: int, part: Part) -> Refused | Busy | None:
-        return await self._shards[shard].prepare(name, part.commit, *part.packed())
+    async def _prepare(self, name: str, shard: int, part: Part, *, look: bool) -> Refused | Busy | None:
+        return await self._shards[shard].prepare(name, part.commit, *part.packed(), look=look)
 
     async def _drop(self, name: str, shards: Iterable[int]) -> None:
         # Where it fails, somebody will find that nobody has decided it.
         with suppress(BackendUnavailableError):
-            await _all(self._shards[n].finish(name, "drop") for n in shards)
+            await gather_all(self._shards[n].finish(name, "drop") for n in shards)
 
     def _tell(self, committed: Committed) -> None:
         jobs = (*committed.inserted, *(change.job for change in committed.changed))
         woken = frozenset(job.queue for job in jobs if job.state is JobState.AVAILABLE)
         if woken:
             self._shards[0].tell(woken)
+
+    def _leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for."""
+        task = asyncio.create_task(work)
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
 
     # What others have left.
 
@@ -230,7 +265,8 @@ class Spanning:
         )
         if how == "apply":
             self._ended.append(name)
-            self._shards[0].tell(None)
+        # What was locked may be handed out again.
+        self._shards[0].tell(None)
 
 
 class Patience:
@@ -256,15 +292,6 @@ class Patience:
 def _decider(name: str) -> int:
     """Return the shard that decides a commit."""
     return int(name.partition(".")[0])
-
-
-async def _all(calls: Iterable[Awaitable[Answer]]) -> list[Answer]:
-    """Wait for all calls, and then raise if one has failed."""
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return cast("list[Answer]", answers)
 
 
 def _refused(name: str, clashes: Sequence[Conflict], refusals: Iterable[tuple[Part, Refused]]) -> Refused | Busy:

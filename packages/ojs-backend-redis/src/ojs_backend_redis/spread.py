@@ -17,7 +17,7 @@ from ojs_backend_redis import merged_log
 from ojs_backend_redis.config import RedisConfig
 from ojs_backend_redis.dividing import Map, waves
 from ojs_backend_redis.shard import Busy, Shard
-from ojs_backend_redis.spanning import Spanning
+from ojs_backend_redis.spanning import Spanning, gather_all
 from ojs_core.backend import (
     Backend,
     Beaten,
@@ -42,6 +42,11 @@ from ojs_core.records import CronEntry, Queue, QueueStats, Worker, WorkerState, 
 
 Found = TypeVar("Found")
 
+SEVERAL = -1
+"""The lane of requests for several shards, and of those for a job of which it is not known where it is."""
+REACH_S = 1.0
+"""How long the clock waits for a shard before it goes on with the others."""
+
 
 class SpreadBackend(Backend):
     """A store of several shards."""
@@ -59,7 +64,20 @@ class SpreadBackend(Backend):
     def groups_at_once(self) -> int:
         return self._shards[0].groups_at_once
 
+    def lane_of(self, request: Commit | ClaimRequest) -> int:
+        if isinstance(request, Commit):
+            shard = self._map.only_shard(request) if self._map.knows(_named([request])) else None
+            return SEVERAL if shard is None else shard
+        shards = {self._map.shard_of(name) for name in request.queues}
+        if len(shards) != 1:
+            return SEVERAL
+        # The worker is noted by a shard of its own, which is waited for too.
+        home = 0 if request.worker_id is None else 1 + self._map.shard_of(request.worker_id)
+        return shards.pop() + home * len(self._shards)
+
     async def open(self) -> None:
+        if self._spanning.is_open:
+            return
         try:
             # The first shard knows how many there are. If that is refused, the others stay as they are.
             for shard in self._shards:
@@ -75,9 +93,7 @@ class SpreadBackend(Backend):
 
     async def ping(self) -> None:
         # While one shard is down, the queues of the others are served.
-        failures = _failures(await asyncio.gather(*(shard.ping() for shard in self._shards), return_exceptions=True))
-        if len(failures) == len(self._shards):
-            raise failures[0]
+        await self._reached(lambda shard: shard.ping())
 
     async def reset(self) -> None:
         await self._each(lambda shard: shard.reset())
@@ -87,6 +103,17 @@ class SpreadBackend(Backend):
 
     async def _each(self, call: Callable[[Shard], Awaitable[Found]]) -> list[Found]:
         return await asyncio.gather(*map(call, self._shards))
+
+    async def _reached(self, call: Callable[[Shard], Awaitable[Found]]) -> list[Found]:
+        """Ask all shards, and return what those say that answer soon; raise if none does."""
+        asked = [asyncio.ensure_future(call(shard)) for shard in self._shards]
+        done, late = await asyncio.wait(asked, timeout=REACH_S)
+        for task in late:
+            task.cancel()
+        failures = _failures([task.exception() for task in done])
+        if len(failures) == len(done):
+            raise failures[0] if failures else BackendUnavailableError("Redis did not answer in time.")
+        return [task.result() for task in asked if task in done and task.exception() is None]
 
     def _shard_of(self, name: str) -> Shard:
         return self._shards[self._map.shard_of(name)]
@@ -121,18 +148,28 @@ class SpreadBackend(Backend):
     ) -> None:
         """Run commits on the one shard that they are for."""
         patience = self._spanning.patience()
+        missed: list[int] = []
         left = list(positions)
         while left:
-            done, busy = await self._shards[n].commit_some([commits[position] for position in left])
-            for position, answer in zip(left, done, strict=False):
-                if isinstance(answer, Refused) and _is_missed(answer):
-                    # A job that is not there may have moved to another shard.
-                    await self._span(commits[position], position, answers)
-                else:
-                    answers[position] = answer
-            left = left[len(done) :]
+            locked: list[int] = []
+            busy: Busy | None = None
+            while left:
+                done, met = await self._shards[n].commit_some([commits[position] for position in left])
+                for position, answer in zip(left, done, strict=False):
+                    if isinstance(answer, Refused) and _is_missed(answer):
+                        missed.append(position)
+                    else:
+                        answers[position] = answer
+                left = left[len(done) :]
+                if met is not None:
+                    # Those behind it do not wait for its lock.
+                    busy = met
+                    locked.append(left.pop(0))
+            left = locked
             if busy is not None:
                 await patience.wait(busy)
+        # A job that is not there may have moved to another shard.
+        await asyncio.gather(*(self._span(commits[position], position, answers) for position in missed))
 
     async def _span(self, commit: Commit, position: int, answers: dict[int, Committed | Refused]) -> None:
         answers[position] = answer = await self._spanning.commit(lambda: self._map.divide(commit))
@@ -161,8 +198,8 @@ class SpreadBackend(Backend):
         try:
             found = await self._shards[n].claim_some([request for _, request, _ in asks], elsewhere)
         except BaseException:
-            for claim, _, _ in asks:
-                claim.failed = True
+            for claim, request, _ in asks:
+                claim.failed = claim.failed or bool(request.queues)
             raise
         for (claim, _, _), claimed in zip(asks, found, strict=True):
             claim.take(claimed)
@@ -174,16 +211,21 @@ class SpreadBackend(Backend):
         return [found.get(job_id) for job_id in job_ids]
 
     async def due_jobs(self, now: int, limit: int) -> list[Job]:
-        due = _flat(await self._each(lambda shard: shard.due_jobs(now, limit)))
+        due = _flat(await self._reached(lambda shard: shard.due_jobs(now, limit)))
         self._map.note(due)
         return sorted(due, key=lambda job: (job.wake_at or 0, job.seq, job.id))[:limit]
 
     async def next_wake_at(self) -> int | None:
-        found = await self._each(lambda shard: shard.next_wake_at())
+        found = await self._reached(lambda shard: shard.next_wake_at())
         return min((instant for instant in found if instant is not None), default=None)
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         offset = query.offset if query.cursor is None else 0
+        if offset:
+            first = msgspec.structs.replace(query, offset=0, limit=1)
+            total = sum(page.total for page in await self._each(lambda shard: shard.list_jobs(first)))
+            if total <= offset:
+                return JobPage(jobs=(), total=total)
         # Any shard may have all of the page, and of the pages before it.
         asked = msgspec.structs.replace(query, offset=0, limit=offset + query.limit)
         pages = await self._each(lambda shard: shard.list_jobs(asked))
@@ -212,18 +254,24 @@ class SpreadBackend(Backend):
     # Workers.
 
     async def beat(self, request: BeatRequest) -> Beaten:
-        await self._map.verify(request.job_ids)
+        failed: BackendUnavailableError | None = None
+        try:
+            await self._map.verify(request.job_ids)
+        except BackendUnavailableError as error:
+            # What can be renewed is.
+            failed = error
         grouped: dict[int, list[str]] = {self._map.shard_of(request.worker.id): []}
         for job_id in request.job_ids:
             shard = self._map.known(job_id)
             if shard is not None:
                 grouped.setdefault(shard, []).append(job_id)
-        beaten = await asyncio.gather(
-            *(
-                self._beat_on(n, msgspec.structs.replace(request, job_ids=tuple(ids)), noted_elsewhere=position > 0)
-                for position, (n, ids) in enumerate(grouped.items())
-            )
+        # A shard that is down keeps no lease of another from being renewed.
+        beaten = await gather_all(
+            self._beat_on(n, msgspec.structs.replace(request, job_ids=tuple(ids)), noted_elsewhere=position > 0)
+            for position, (n, ids) in enumerate(grouped.items())
         )
+        if failed is not None:
+            raise failed
         # The worker's own shard is the first.
         return Beaten(
             beaten[0].worker,
@@ -250,10 +298,9 @@ class SpreadBackend(Backend):
         return worker
 
     async def remove_worker(self, worker_id: str, seen_before: int, event: Event) -> bool:
-        removed = await self._shard_of(worker_id).remove_worker(worker_id, seen_before, event)
-        if removed:
-            await self._heed(worker_id, None)
-        return removed
+        # First: what is left there of a worker that is gone would hold for the next of its name.
+        await self._heed(worker_id, None)
+        return await self._shard_of(worker_id).remove_worker(worker_id, seen_before, event)
 
     async def _heed(self, worker_id: str, directive: WorkerState | None) -> None:
         home = self._shard_of(worker_id)
@@ -269,14 +316,14 @@ class SpreadBackend(Backend):
         return sorted(found, key=lambda entry: entry.name)
 
     async def due_crons(self, now: int, limit: int) -> list[CronEntry]:
-        due = _flat(await self._each(lambda shard: shard.due_crons(now, limit)))
+        due = _flat(await self._reached(lambda shard: shard.due_crons(now, limit)))
         return sorted(due, key=lambda entry: (entry.wake_at or 0, entry.name))[:limit]
 
     async def get_workflow(self, workflow_id: str) -> Workflow | None:
         return await self._shard_of(workflow_id).get_workflow(workflow_id)
 
     async def due_workflows(self, now: int, limit: int) -> list[Workflow]:
-        due = _flat(await self._each(lambda shard: shard.due_workflows(now, limit)))
+        due = _flat(await self._reached(lambda shard: shard.due_workflows(now, limit)))
         return sorted(due, key=lambda flow: (flow.wake_at or 0, flow.id))[:limit]
 
     # Events.
@@ -314,7 +361,7 @@ class _Claim:
     def next_step(self) -> list[tuple[int, ClaimRequest, bool]]:
         """Return what to ask next: shard, request, whether the worker is noted elsewhere; nothing when done."""
         room = self._request.count - len(self.jobs)
-        if self.failed or (self._noted and (room <= 0 or not self._stops)):
+        if self._noted and (room <= 0 or not self._stops):
             return []
         step: list[tuple[int, ClaimRequest, bool]] = []
         if self._stops:

@@ -400,6 +400,13 @@ class Backend(JobStore, QueueStore, WorkerStore, CronStore, WorkflowStore, Event
         """
         return 1
 
+    def lane_of(self, request: Commit | ClaimRequest) -> int:  # noqa: ARG002 - for stores of several parts
+        """Return which lane a request goes in: only those of one lane are sent in one call.
+
+        A store of several parts so keeps one that is slow from holding up the others. There are at most some hundreds.
+        """
+        return 0
+
     @abstractmethod
     async def open(self) -> None:
         """Connect and prepare the store (tables, scripts, streams).

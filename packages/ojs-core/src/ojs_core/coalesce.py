@@ -115,3 +115,36 @@ class Coalescer(Generic[Asked, Answered]):
 def _end(wait: asyncio.Future[None]) -> None:
     if not wait.done():
         wait.set_result(None)
+
+
+class Lanes(Generic[Asked, Answered]):
+    """A coalescer for each lane: what is slow in one does not hold up the others."""
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Asked]], Awaitable[Sequence[Answered]]],
+        lane_of: Callable[[Asked], int],
+        at_once: int = 1,
+    ) -> None:
+        self._send = send
+        self._lane_of = lane_of
+        self._at_once = at_once
+        self._lanes: dict[int, Coalescer[Asked, Answered]] = {}
+
+    def ask(self, request: Asked) -> Awaitable[Answered]:
+        """See `Coalescer.ask`."""
+        lane = self._lane_of(request)
+        coalescer = self._lanes.get(lane)
+        if coalescer is None:
+            coalescer = self._lanes[lane] = Coalescer(self._send, self._at_once)
+        return coalescer.ask(request)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for the next flush."""
+        return all(coalescer.idle for coalescer in self._lanes.values())
+
+    async def drain(self) -> None:
+        """Wait until everything asked so far is answered."""
+        for coalescer in tuple(self._lanes.values()):
+            await coalescer.drain()

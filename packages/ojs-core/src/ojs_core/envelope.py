@@ -382,9 +382,7 @@ def read_job_request(envelope: dict[str, Any], raw: dict[str, Raw], now: int) ->
         raise InvalidRequestError(
             "'pending' and a future schedule exclude each other.", field="options.pending", expected="one of the two"
         )
-    extra = None
-    if not raw.keys() <= _NOT_ECHOED:
-        extra = {name: text for name, text in raw.items() if name not in _NOT_ECHOED}
+    extra = None if raw.keys() <= _NOT_ECHOED else {name: raw[name] for name in raw if name not in _NOT_ECHOED}
     return JobRequest(
         id=job_id,
         type=job_type,

@@ -206,23 +206,32 @@ end
 -- Events.
 
 local events_key = root .. 'events'
-local COUNT_PER_US = 32
-local clock_read = not locks_key
+local COUNT_PER_US, COUNT_MAX = 32, 32767
+local last_entry
 
 -- Adds to the log. With several shards the first entry of a call is numbered by the microsecond, so that the logs can be
 -- read as one (merged_log.py); those behind it follow.
 local function log(field, event)
-  if not clock_read then
-    clock_read = true
+  if not locks_key then
+    call('XADD', events_key, '*', field, event)
+    return
+  end
+  if not last_entry then
     local now = call('TIME')
     local us = tonumber(now[2])
     local id = fmt('%s%03d-%d', now[1], math.floor(us / 1000), us % 1000 * COUNT_PER_US)
     if not redis.pcall('XADD', events_key, id, field, event).err then
+      last_entry = id
       return
     end
     -- The clock went back, or another call had the same microsecond.
+    last_entry = call('XREVRANGE', events_key, '+', '-', 'COUNT', 1)[1][1]
   end
-  call('XADD', events_key, '*', field, event)
+  -- The count has 15 bits in the number of an event; what is beyond goes into the next millisecond.
+  local ms, count = string.match(last_entry, '(%d+)-(%d+)')
+  count = count + 1
+  last_entry = count > COUNT_MAX and fmt('%d-0', ms + 1) or fmt('%s-%d', ms, count)
+  call('XADD', events_key, last_entry, field, event)
 end
 
 -- Adds an event about a job to the log. `facts`: JSON object of what only the decision knows.

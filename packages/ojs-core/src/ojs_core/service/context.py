@@ -8,7 +8,7 @@ from typing import Any
 
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Committed, Refused
 from ojs_core.clock import Clock
-from ojs_core.coalesce import Coalescer
+from ojs_core.coalesce import Lanes
 from ojs_core.doorbell import Doorbell
 from ojs_core.job import Job
 from ojs_core.settings import Settings
@@ -29,8 +29,10 @@ class Context:
         self.clock = clock
         self.settings = settings
         self.retention = settings.retention
-        self.commits: Coalescer[Commit, Committed | Refused] = Coalescer(backend.commit, backend.groups_at_once)
-        self.claims: Coalescer[ClaimRequest, Claimed] = Coalescer(backend.claim, backend.groups_at_once)
+        self.commits: Lanes[Commit, Committed | Refused] = Lanes(
+            backend.commit, backend.lane_of, backend.groups_at_once
+        )
+        self.claims: Lanes[ClaimRequest, Claimed] = Lanes(backend.claim, backend.lane_of, backend.groups_at_once)
         self.doorbell = Doorbell()
         self.remembered: dict[str, Job] = {}
         self._seen_to: set[asyncio.Task[None]] = set()

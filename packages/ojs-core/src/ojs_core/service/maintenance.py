@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from ojs_core.backend import Commit, Committed, JobQuery, Removal
-from ojs_core.errors import BackendUnavailableError
+from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError
 from ojs_core.failing import plan_failure, plan_lapse
 from ojs_core.job import Job, JobError, JobState
 from ojs_core.lifecycle import Transition, plan_expire, plan_promote
@@ -105,11 +105,17 @@ class Maintenance:
     async def _handle(self, jobs: list[Job], now: int) -> None:
         unnoted = [job for job in jobs if job.unnoted]
         commits = [self._decide(job, now) for job in jobs if not job.unnoted]
+        failed: PartlyUnavailableError | None = None
         if commits:
-            answers = await self._context.backend.commit(commits)
+            try:
+                answers: Sequence[Any] = await self._context.backend.commit(commits)
+            except PartlyUnavailableError as error:
+                answers, failed = error.answers, error
             changes = [change for answer in answers if isinstance(answer, Committed) for change in answer.changed]
             unnoted += [change.job for change in changes if change.job.unnoted]
         await self._note(unnoted)
+        if failed is not None:
+            raise failed
 
     async def _note(self, jobs: list[Job]) -> None:
         """Let workflows take note of members that ended; those that cannot are found due again."""

@@ -49,6 +49,9 @@ class BackendWrapper(Backend):
     def groups_at_once(self) -> int:
         return self.inner.groups_at_once
 
+    def lane_of(self, request: Commit | ClaimRequest) -> int:
+        return self.inner.lane_of(request)
+
     async def open(self) -> None:
         await self.around(self.inner.open)
 
