@@ -5,8 +5,8 @@ answer, and none is answered before the store has what it asked for. Few flushes
 a busy server makes large groups and an idle one answers at once.
 
 Clients that wait for their answers, as most do, come back all at once. Were the first of them sent by itself, the
-others would wait for it, and half of all trips would be wasted. So a flush waits a moment for its share of the requests
-that were there around the last one; whoever stays away delays one flush, and is not counted for the next.
+others would wait for it, and half of all trips would be wasted. So a flush waits a moment for about its share of the
+requests that were there around the last one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Coalescer(Generic[Asked, Answered]):
                 self._under_way += len(group)
                 await self._send_group(group)
                 present = self._under_way + len(self._waiting)
-                self._enough = min(present // self._at_once, GROUP_MAX)
+                self._enough = min(present * 3 // (4 * self._at_once), GROUP_MAX)
                 self._under_way -= len(group)
         finally:
             # Here and not in a callback: whoever asks next must not take it for one that is still at work.
