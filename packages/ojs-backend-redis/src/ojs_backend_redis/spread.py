@@ -107,9 +107,11 @@ class SpreadBackend(Backend):
     async def _reached(self, call: Callable[[Shard], Awaitable[Found]]) -> list[Found]:
         """Ask all shards, and return what those say that answer soon; raise if none does."""
         asked = [asyncio.ensure_future(call(shard)) for shard in self._shards]
-        done, late = await asyncio.wait(asked, timeout=REACH_S)
-        for task in late:
-            task.cancel()
+        try:
+            done, _ = await asyncio.wait(asked, timeout=REACH_S)
+        finally:
+            for task in asked:
+                task.cancel()
         failures = _failures([task.exception() for task in done])
         if len(failures) == len(done):
             raise failures[0] if failures else BackendUnavailableError("Redis did not answer in time.")
