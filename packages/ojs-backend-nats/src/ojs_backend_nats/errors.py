@@ -14,7 +14,7 @@ WRONG_LAST_SEQUENCE_CONSTANT = 10164
 STREAM_NOT_FOUND = 10059
 NAME_IN_USE = 10058
 """There is a stream of that name, with other settings."""
-PASSING = frozenset({10008, 10009, 10118})
+PASSING = frozenset({10005, 10008, 10009, 10118})
 """What a cluster answers while it elects a leader, or while its servers come up."""
 NO_MESSAGE_FOUND = 10037
 
