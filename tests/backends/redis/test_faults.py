@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -30,6 +31,10 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 TIMEOUT_MS = 1000
 SOON_S = 10
 """The operations of `every_operation` are asked at once; if one waited behind the other, it would be twice as long."""
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def every_operation(backend: RedisBackend) -> dict[str, Any]:
@@ -285,3 +290,19 @@ async def test_a_caller_who_leaves_amid_a_large_request(backend: RedisBackend) -
     assert all(len(answers[0].inserted) == 1 for answers in await asyncio.gather(*others))
     await insert_one(backend)  # behind it on the same connection
     assert (await read(backend, large.job.id)).version == 1
+
+
+async def test_what_a_hanging_redis_does_not_take_is_thrown_away(
+    make_server: MakeServer, make_backend: MakeBackend
+) -> None:
+    """A connection with something left to send is closed all the same, and not left to be found by the collector."""
+    server = make_server("valkey")
+    before = open_files()
+    backend = await make_backend(server.url, timeout_ms=300)
+    await backend.commit([Commit(inserts=(make_new(),))])
+    server.signal(signal.SIGSTOP)
+    large = make_new(args=Raw(b'["' + b"x" * 32_000_000 + b'"]'))
+    with pytest.raises(BackendUnavailableError):
+        await backend.commit([Commit(inserts=(large,))])
+    await backend.close()
+    assert open_files() == before

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from ojs_backend_redis.layout import decode_text
-from ojs_backend_redis.route import Route
+from ojs_backend_redis.route import Route, hang_up
 
 log = logging.getLogger("ojs.redis")
 
@@ -46,7 +46,7 @@ class Doorbell:
         """End the subscription."""
         self._closed.set()
         if self._connection is not None:
-            await self._connection.disconnect()
+            await hang_up(self._connection)
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -57,7 +57,7 @@ class Doorbell:
                 await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
                 await connection.read_response()
             except BaseException:
-                await connection.disconnect()
+                await hang_up(connection)
                 raise
         return connection
 
@@ -68,7 +68,7 @@ class Doorbell:
             except (RedisError, OSError) as error:
                 if not self._closed.is_set():
                     log.info("The subscription to wake-ups was lost (%s); it is renewed.", type(error).__name__)
-            await self._connection.disconnect()
+            await hang_up(self._connection)
             self._connection = await self._renew()
             if self._connection is not None:
                 self._ring(None)
@@ -105,5 +105,5 @@ class Doorbell:
                 continue
             if not self._closed.is_set():
                 return connection
-            await connection.disconnect()
+            await hang_up(connection)
         return None

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
@@ -20,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ojs_backend_redis.route import Route, Verdict
+from ojs_backend_redis.route import Route, Verdict, hang_up
 
 Command = tuple[str | bytes | int, ...]
 SERVERS_MAX = 4
@@ -203,9 +202,7 @@ class _Link:
                 future.set_exception(error)
 
     async def _disconnect(self) -> None:
-        # What cannot be closed in order, because the other end takes nothing more, is left to the system.
-        with suppress(RedisError, OSError):
-            await self._connection.disconnect()
+        await hang_up(self._connection)
         self._reader.cancel()
 
     async def ended(self) -> None:

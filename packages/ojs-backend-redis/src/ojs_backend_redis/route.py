@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import Any
 
@@ -114,7 +114,7 @@ class Route:
         try:
             yield connection
         finally:
-            await connection.disconnect()
+            await hang_up(connection)
 
     async def _dial(self, address: Address, *, asking: bool = False) -> AbstractConnection:
         target = self._target
@@ -130,9 +130,18 @@ class Route:
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
-            await connection.disconnect()
+            await hang_up(connection)
             raise
         return connection
+
+
+async def hang_up(connection: AbstractConnection) -> None:
+    """Close a connection at once; what the other end has not taken yet is thrown away."""
+    writer = connection._writer  # noqa: SLF001 - `disconnect` would wait for the other end, which may hang, and leave it open
+    if writer is not None:
+        writer.transport.abort()
+    with suppress(RedisError, OSError):
+        await connection.disconnect()
 
 
 def _socket_connection(target: Target, timeout_s: float) -> AbstractConnection:
