@@ -223,6 +223,8 @@ def _things(commit: Commit) -> tuple[set[str], set[str]]:
     """Return what a commit is about, and what it may meet of others."""
     things = {f"f{new.job.fingerprint}" for new in commit.inserts if new.job.fingerprint is not None}
     things.update(f"j{new.job.id}" for new in commit.inserts)
+    # Jobs of one queue are accepted in the order of the call.
+    things.update(f"q{new.job.queue}" for new in commit.inserts)
     things.update(f"j{transition.job_id}" for transition in commit.transitions)
     things.update(f"j{removal.job_id}" for removal in commit.removals)
     things.update(f"w{write.workflow_id}" for write in commit.workflows)
