@@ -19,7 +19,6 @@ from ojs_core.paging import decode_event_id, event_matches
 
 COUNT_BITS = 20
 """A million events in one millisecond."""
-_COUNT_MASK = (1 << COUNT_BITS) - 1
 READ_MAX = 1000
 """Entries read in one trip."""
 
@@ -67,8 +66,8 @@ _NO_ARGS, _NO_META = Raw(b"[]"), Raw(b"{}")
 
 async def list_events(read: ReadEntries, query: EventQuery) -> EventPage:
     """Return one page, oldest first. Raises `InvalidRequestError` for an `after` that is not the id of an event."""
-    after = "-" if query.after is None else "(" + _entry_id(decode_event_id(query.after))
-    filtered = bool(query.types or query.queues or query.job_types)
+    after = "-" if query.after is None else "(" + entry_id(decode_event_id(query.after), COUNT_BITS)
+    filtered = is_filtered(query)
     # One more than asked for tells whether more match.
     wanted = query.limit + 1
     found: list[Event] = []
@@ -76,7 +75,7 @@ async def list_events(read: ReadEntries, query: EventQuery) -> EventPage:
         size = READ_MAX if filtered else min(READ_MAX, wanted - len(found))
         entries = await read(after, size)
         for entry in entries:
-            event = event_of(_number(entry), entry)
+            event = event_of(entry_number(entry, COUNT_BITS), entry)
             if event_matches(event, query):
                 found.append(event)
                 if len(found) == wanted:
@@ -86,13 +85,20 @@ async def list_events(read: ReadEntries, query: EventQuery) -> EventPage:
         after = "(" + entries[-1][0].decode()
 
 
-def _entry_id(number: int) -> str:
-    return f"{number >> COUNT_BITS}-{number & _COUNT_MASK}"
+def is_filtered(query: EventQuery) -> bool:
+    """Tell whether entries may have to be read that are not listed."""
+    return bool(query.types or query.queues or query.job_types)
 
 
-def _number(entry: Entry) -> int:
+def entry_id(number: int, count_bits: int) -> str:
+    """Return the id of an entry whose number has so many bits for the count."""
+    return f"{number >> count_bits}-{number & (1 << count_bits) - 1}"
+
+
+def entry_number(entry: Entry, count_bits: int) -> int:
+    """Return the id of an entry as a number with so many bits for the count."""
     at_ms, _, count = entry[0].partition(b"-")
-    return int(at_ms) << COUNT_BITS | int(count)
+    return int(at_ms) << count_bits | int(count)
 
 
 def time_of(entry: Entry) -> int:

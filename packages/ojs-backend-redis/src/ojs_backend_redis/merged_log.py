@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from ojs_backend_redis.eventlog import READ_MAX, Entry, event_of, time_of
+from ojs_backend_redis.eventlog import READ_MAX, Entry, entry_id, entry_number, event_of, is_filtered, time_of
 from ojs_backend_redis.shard import Shard
 from ojs_core.backend import EventPage, EventQuery
 from ojs_core.events import Event
@@ -42,7 +42,7 @@ async def list_events(shards: Sequence[Shard], query: EventQuery) -> EventPage:
     end = min(us // 1000 << COUNT_BITS | us % 1000 * COUNT_PER_US for us in clocks)
     after = -1 if query.after is None else decode_event_id(query.after)
     found: list[Event] = []
-    async for place, entry in _merged(shards, after, READ_MAX if _is_filtered(query) else query.limit + 1):
+    async for place, entry in _merged(shards, after, READ_MAX if is_filtered(query) else query.limit + 1):
         if place.entry >= end:
             break
         event = event_of(place.number, entry)
@@ -63,12 +63,10 @@ async def prune_events(shards: Sequence[Shard], before: int, keep: int, limit: i
             break
         gone += 1
         last[place.shard] = place.entry
-    removed = await asyncio.gather(*(shards[n].trim_events(_entry_id(entry + 1)) for n, entry in last.items()))
+    removed = await asyncio.gather(
+        *(shards[n].trim_events(entry_id(entry + 1, COUNT_BITS)) for n, entry in last.items())
+    )
     return sum(removed)
-
-
-def _is_filtered(query: EventQuery) -> bool:
-    return bool(query.types or query.queues or query.job_types)
 
 
 async def _merged(shards: Sequence[Shard], after: int, size: int) -> AsyncIterator[tuple[_Place, Entry]]:
@@ -79,9 +77,9 @@ async def _merged(shards: Sequence[Shard], after: int, size: int) -> AsyncIterat
     more = [True] * len(shards)
 
     async def read(n: int) -> None:
-        entries = await shards[n].read_entries(_entry_id(nexts[n]), size)
+        entries = await shards[n].read_entries(entry_id(max(nexts[n], 0), COUNT_BITS), size)
         more[n] = len(entries) == size
-        waiting[n].extend((_Place(_entry_number(entry), n), entry) for entry in entries)
+        waiting[n].extend((_Place(entry_number(entry, COUNT_BITS), n), entry) for entry in entries)
         if waiting[n]:
             nexts[n] = waiting[n][-1][0].entry + 1
 
@@ -93,13 +91,3 @@ async def _merged(shards: Sequence[Shard], after: int, size: int) -> AsyncIterat
         first = min(fronts, key=lambda front: front[0])
         waiting[first[0].shard].popleft()
         yield first
-
-
-def _entry_id(number: int) -> str:
-    number = max(number, 0)
-    return f"{number >> COUNT_BITS}-{number & (1 << COUNT_BITS) - 1}"
-
-
-def _entry_number(entry: Entry) -> int:
-    at_ms, _, count = entry[0].partition(b"-")
-    return (int(at_ms) << COUNT_BITS) + int(count)

@@ -105,9 +105,12 @@ class Shard(RedisBackend):
         """Find the commits that somebody has begun, so long ago, and not ended."""
         return [name.decode() for name in await self._client.read(scripts.LEFT, older_ms)]
 
-    def tell(self, queues: frozenset[str] | None) -> None:
-        """Tell this server of queues that got work; its own wake-ups do not come back to it."""
-        self._ring(queues)
+    def tell(self, committed: Committed | None) -> None:
+        """Tell this server of queues that got work; its own wake-ups do not come back to it. None: some may have."""
+        if committed is None:
+            self._ring(None)
+        else:
+            self._ring_for([committed])
 
     async def forget(self, names: Sequence[str]) -> None:
         """Forget decisions: every shard has done its part."""

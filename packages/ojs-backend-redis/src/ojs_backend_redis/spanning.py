@@ -203,7 +203,7 @@ class Spanning:
         if None in results:
             raise BackendUnavailableError("The change took so long that another server has finished it.")
         committed = _joined(parts, results)
-        self._tell(committed)
+        self._shards[0].tell(committed)
         return committed
 
     async def _prepare(self, name: str, shard: int, part: Part, *, look: bool) -> Refused | Busy | None:
@@ -213,12 +213,6 @@ class Spanning:
         # Where it fails, somebody will find that nobody has decided it.
         with suppress(BackendUnavailableError):
             await gather_all(self._shards[n].finish(name, "drop") for n in shards)
-
-    def _tell(self, committed: Committed) -> None:
-        jobs = (*committed.inserted, *(change.job for change in committed.changed))
-        woken = frozenset(job.queue for job in jobs if job.state is JobState.AVAILABLE)
-        if woken:
-            self._shards[0].tell(woken)
 
     def _leave(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for."""

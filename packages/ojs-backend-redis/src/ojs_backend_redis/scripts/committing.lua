@@ -206,6 +206,14 @@ local function each_thing(commit, visit)
   end
 end
 
+-- Forgets the part of a commit that waits here for its end, and unlocks what it is about.
+local function release(name, commit)
+  call('HDEL', root .. 'staged', name)
+  each_thing(commit, function(kind, thing)
+    call('HDEL', locks_key, kind .. thing)
+  end)
+end
+
 -- Returns the commit that has locked something this one is about, if there is one.
 local function busy_with(commit)
   local owner = false

@@ -15,10 +15,7 @@ local refused, jobs = check_named(commit)
 if refused and ARGV[3] ~= 'drop' then
   return redis.error_reply('OJS a locked job was changed')
 end
-call('HDEL', root .. 'staged', ARGV[2])
-each_thing(commit, function(kind, name)
-  call('HDEL', locks_key, kind .. name)
-end)
+release(ARGV[2], commit)
 if ARGV[3] == 'drop' then
   return 1
 end

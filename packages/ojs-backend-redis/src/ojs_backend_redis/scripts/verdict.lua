@@ -14,8 +14,5 @@ local since, _, packed = unpack(unpack_(stored))
 if now_ms() - since < tonumber(ARGV[2]) then
   return 2
 end
-call('HDEL', root .. 'staged', ARGV[1])
-each_thing(unpack_(packed)[1], function(kind, name)
-  call('HDEL', locks_key, kind .. name)
-end)
+release(ARGV[1], unpack_(packed)[1])
 return 0
