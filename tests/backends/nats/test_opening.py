@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,19 @@ async def test_tls(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Pat
             await open_nats(nats_config, servers=(url,), tls_ca=str(tmp_path / "nats" / "nats.conf"))
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("server", [["authorization { user: a, password: b }"]], indirect=True)
+@pytest.mark.parametrize("by_url", [True, False])
+async def test_tls_that_the_server_does_not_ask_for(
+    open_nats: NATSOpener, nats_config: NATSConfig, server: NatsServer, tmp_path: Path, *, by_url: bool
+) -> None:
+    """No password may go over a connection that should have been encrypted."""
+    certificate, _ = make_certificate(tmp_path, "IP:127.0.0.1")
+    tls: dict[str, Any] = {} if by_url else {"tls_ca": str(certificate)}
+    url = f"{'tls' if by_url else 'nats'}://a:b@127.0.0.1:{server.port}"
+    with pytest.raises(SettingsError, match="does not ask for TLS"):
+        await open_nats(nats_config, servers=(url,), **tls)
 
 
 @pytest.mark.parametrize("field", ["credentials", "nkey_seed", "tls_ca", "tls_cert"])
@@ -254,3 +269,21 @@ async def test_a_request_nobody_hears_yet_is_sent_again(nats_server: NatsServer,
     finally:
         await answerer.close()
         await link.close()
+
+
+async def test_an_outage_does_not_fill_the_log(
+    nats_config: NATSConfig, server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "ojs.nats")
+    link = Link(at(nats_config, server), lambda: None)
+    await link.open()
+    try:
+        server.kill()
+        async with asyncio.timeout(PATIENCE_S):
+            while len([text for text in caplog.messages if f"Errno {errno.ECONNREFUSED}" in text]) < 3:
+                await asyncio.sleep(0)
+    finally:
+        await link.close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "The connection to NATS is down." in warnings
+    assert len(warnings) == len(set(warnings))
