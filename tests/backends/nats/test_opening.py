@@ -44,8 +44,9 @@ def at(config: NATSConfig, server: NatsServer, **settings: Any) -> NATSConfig:
 
 async def test_nobody_listens(open_nats: NATSOpener) -> None:
     port = free_ports(1)[0]
-    with pytest.raises(BackendUnavailableError, match="NATS_URL"):
+    with pytest.raises(BackendUnavailableError, match="NATS_URL") as caught:
         await open_nats(servers=(f"nats://127.0.0.1:{port}",), timeout_ms=500)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 async def test_one_of_several_servers_is_enough(open_nats: NATSOpener, nats_config: NATSConfig) -> None:

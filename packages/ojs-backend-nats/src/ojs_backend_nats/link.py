@@ -102,10 +102,10 @@ class Link:
             if self._hopeless.done():
                 raise self._hopeless.result()
             if not connecting.done():
-                raise self._explained(self._last_error or TimeoutError())
+                raise self._explained(self._last_error or TimeoutError()) from self._last_error
             connecting.result()
         except (OSError, ValueError, nats.errors.Error) as error:
-            raise self._explained(self._last_error or error) from error
+            raise self._explained(self._last_error or error) from (self._last_error or error)
         finally:
             if not client.is_connected:
                 self._over = True
