@@ -139,7 +139,7 @@ async def test_a_wrong_password(
     await connection.execute("CREATE ROLE known LOGIN PASSWORD 'right'")
     own_server.demand_passwords()
     url = f"postgresql://known:wrong@127.0.0.1:{own_server.port}/postgres"
-    with pytest.raises(BackendUnavailableError, match="refused the user or the password") as caught:
+    with pytest.raises(SettingsError, match=r"DATABASE_URL: .* refused the user or the password") as caught:
         await PostgresBackend(PostgresConfig(url=url)).open()
     assert "wrong" not in str(caught.value)
 

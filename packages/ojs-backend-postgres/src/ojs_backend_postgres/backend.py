@@ -184,6 +184,8 @@ class PostgresBackend(Backend):
         except FAULTS as error:
             if isinstance(error, asyncpg.ClientConfigurationError):
                 raise _unreadable_url() from None
+            if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+                raise SettingsError(f"DATABASE_URL: {unavailable(error)}") from error
             raise unavailable(error) from error
         except ValueError:
             raise _unreadable_url() from None

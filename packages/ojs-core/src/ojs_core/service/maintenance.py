@@ -72,13 +72,19 @@ class Maintenance:
         self._tasks = []
 
     async def _repeat(self, work: Callable[[], Awaitable[bool]], pause: Callable[[], Awaitable[None]]) -> None:
-        """Do the work again at once while it finds more, else after a pause."""
+        """Do the work again at once while it finds more, else after a pause. An outage is said once, and its end."""
+        away = False
         while True:
             try:
-                if not await work():
+                more = await work()
+                if away:
+                    log.warning("Background work goes on.")
+                away = False
+                if not more:
                     await pause()
             except BackendUnavailableError as error:
-                log.warning("Background work waits for the store: %s", error)
+                log.log(logging.DEBUG if away else logging.WARNING, "Background work waits for the store: %s", error)
+                away = True
                 await asyncio.sleep(FAILED_PAUSE_S)
             except Exception:
                 log.exception("Background work failed; it is tried again.")
