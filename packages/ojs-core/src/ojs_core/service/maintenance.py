@@ -166,9 +166,12 @@ class Maintenance:
         context = self._context
         query = JobQuery(dead=True, limit=DUE_PER_LOOK, offset=context.settings.dead_letter_max)
         page = await context.backend.list_jobs(query)
-        if page.jobs:
-            await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in page.jobs])
-        return len(page.jobs) == DUE_PER_LOOK
+        # A workflow that does not know of the end of its member would wait for it for ever: that one goes next time.
+        await self._note([job for job in page.jobs if job.unnoted])
+        noted = [job for job in page.jobs if not job.unnoted]
+        if noted:
+            await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in noted])
+        return len(noted) == DUE_PER_LOOK
 
 
 Woken = TypeVar("Woken", Workflow, CronEntry)
