@@ -9,12 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from ojs_api.wire import job_view
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
 from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
+from ojs_core.lifecycle import plan_cancel
 from ojs_core.service import jobs as service_jobs
 from ojs_core.service.failure import Failure
 from ojs_core.service.revival import parse_revival
 from ojs_core.testing.wrapper import BackendWrapper
+from ojs_core.timestamps import format_ms
 
 PATIENCE_S = 30
 UNIQUE = {"keys": ["type"]}
@@ -99,6 +102,65 @@ async def test_replace_except_schedule_keeps_the_schedule(server: Any) -> None: 
     assert await server.state(first) == "cancelled"
     await server.tick(3_600_000)
     assert await server.state(pushed.job) == "available"
+
+
+async def test_the_kept_schedule_is_the_one_shown(server: Any) -> None:  # C-UNQ-10
+    """Not the one that the client sent with the new job, and lost."""
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    first = await server.push(unique=unique, scheduled_at="+PT1H")
+    second = (await server.jobs.push(server.request(unique=unique, scheduled_at="+PT2H"))).job
+    assert second.scheduled_at == first.scheduled_at
+    assert job_view(second)["scheduled_at"] == format_ms(first.scheduled_at)
+    assert "unique" in job_view(second)
+
+
+async def test_a_schedule_is_kept_within_a_batch_too(server: Any) -> None:  # C-UNQ-10
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    requests = [server.request(unique=unique, scheduled_at="+PT1H"), server.request(unique=unique)]
+    first, second = (pushed.job for pushed in await server.jobs.push_batch(requests))
+    assert (first.state, second.state) == ("cancelled", "scheduled")
+    assert second.scheduled_at == first.scheduled_at
+
+
+async def test_a_schedule_is_not_kept_of_a_job_that_ended_meanwhile(server: Any) -> None:
+    """Nothing was replaced then, so the new job runs when its client wanted it to."""
+    first = await server.push(unique=UNIQUE, scheduled_at="+PT1H")
+
+    async def cancel(store: Backend, commit: Commit) -> None:
+        if commit.transitions:
+            ended = plan_cancel(first.id, server.clock.now(), server.service.context.retention)
+            await store.commit([Commit(transitions=(ended,))])
+
+    server.meddle(cancel)
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    assert (await server.jobs.push(server.request(unique=unique))).job.state == "available"
+
+
+@pytest.mark.parametrize("policy", ["reject", "ignore", "replace"])
+async def test_a_batch_looks_at_all_its_earlier_jobs(server: Any, policy: str) -> None:
+    """Not only at the last one of the same fingerprint, which may be in a state that does not count."""
+    available = {**UNIQUE, "states": ["available"]}
+    scheduled = {**UNIQUE, "states": ["scheduled"]}
+    requests = [
+        server.request(unique=available),
+        server.request(unique=scheduled, scheduled_at="+PT1H"),
+        server.request(unique={**available, "on_conflict": policy}),
+    ]
+    if policy == "reject":
+        with pytest.raises(DuplicateJobError) as caught:
+            await server.jobs.push_batch(requests)
+        assert caught.value.details["index"] == 2
+        return
+    first, _, third = await server.jobs.push_batch(requests)
+    assert third.deduplicated == (policy == "ignore")
+    assert (third.job.id == first.job.id) == (policy == "ignore")
+    assert (
+        await server.states()
+        == {
+            "ignore": ["available", "scheduled"],
+            "replace": ["cancelled", "scheduled", "available"],
+        }[policy]
+    )
 
 
 async def test_replace_takes_over_from_every_job_in_the_way(server: Any) -> None:
