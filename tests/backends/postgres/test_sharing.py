@@ -28,6 +28,20 @@ async def test_sixty_unique_enqueues_at_once_on_a_pool_of_ten(open_backend: Open
     assert await counts(first) == {"available": 1}
 
 
+async def test_claims_of_limited_queues_never_wait_in_a_circle(backend: PostgresBackend, connect: Connect) -> None:
+    """Workers ask for the same queues in different orders; who waits for one must not hold another."""
+    await insert(backend, *(make_new(queue=name, max_per_second=9) for name in ("a", "b")))
+    other = await connect()
+    await other.execute("BEGIN; SELECT FROM ojs.queue WHERE name = 'a' FOR UPDATE")
+    claiming = asyncio.create_task(backend.claim([make_claim("b", "a", count=2)]))
+    onlooker = await connect()
+    while not await onlooker.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+        """The claim has not met the lock yet."""
+    await other.execute("SELECT FROM ojs.queue WHERE name = 'b' FOR UPDATE NOWAIT; COMMIT")
+    [claimed] = await claiming
+    assert [job.queue for job in claimed.jobs] == ["b", "a"]
+
+
 async def test_a_reader_of_the_log_misses_nothing_that_is_not_visible_yet(
     backend: PostgresBackend, connect: Connect
 ) -> None:
