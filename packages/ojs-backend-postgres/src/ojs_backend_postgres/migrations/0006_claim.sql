@@ -9,7 +9,7 @@
 -- What the rate limit of a queue leaves now; see ojs_core.rate, which this repeats.
 CREATE FUNCTION ojs.window_at(slot bigint, spent bigint[], now bigint) RETURNS bigint[] LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
-        WHEN spent IS NULL THEN array_fill(0::bigint, ARRAY[11])
+        WHEN spent IS NULL OR slot - now / 100 > 100 THEN array_fill(0::bigint, ARRAY[11])
         ELSE (array_fill(0::bigint, ARRAY[least(11, greatest(0, now / 100 - slot))::int]) || spent)[1:11]
     END
 $$;
@@ -147,7 +147,7 @@ BEGIN
 
         IF head.max_per_second IS NOT NULL THEN
             UPDATE ojs.queue q
-            SET slot = greatest(latest / 100, q.slot),
+            SET slot = greatest(latest / 100, CASE WHEN q.slot - latest / 100 <= 100 THEN q.slot END),
                 spent = (window_now[1] + cardinality(ids)) || window_now[2:]
             WHERE q.name = head.name;
         END IF;
