@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from ojs_core.backend import Commit, Committed, Conflict, NewJob
 from ojs_core.envelope import JobRequest, at_index
 from ojs_core.errors import DuplicateJobError, OJSError
 from ojs_core.events import EventDraft
-from ojs_core.job import Job, JobState, replace_fields
+from ojs_core.job import Job, JobState, no_longer_sent, replace_fields
 from ojs_core.lifecycle import Transition, earliest, plan_cancel, retention_ends
 from ojs_core.service.context import Context
 from ojs_core.timestamps import format_ms
@@ -153,19 +153,10 @@ def _with_schedule_of(new: NewJob, existing: Job) -> NewJob:
         scheduled_at=scheduled_at,
         enqueued_at=None,
         wake_at=earliest(scheduled_at, new.job.expires_at),
-        as_sent=_without_schedule(new.job.as_sent),
+        as_sent=no_longer_sent(new.job.as_sent, "scheduled_at"),
     )
     events = (EventDraft("job.scheduled", {"scheduled_at": format_ms(scheduled_at)}),)
     return msgspec.structs.replace(new, job=job, events=events)
-
-
-def _without_schedule(as_sent: Raw | None) -> Raw | None:
-    """Leave out the time the client asked for: it would be shown in the place of the one that counts."""
-    if as_sent is None:
-        return None
-    members = msgspec.json.decode(as_sent, type=dict[str, Raw])
-    members.pop("scheduled_at", None)
-    return Raw(msgspec.json.encode(members)) if members else None
 
 
 def duplicate(conflict: Conflict) -> OJSError:

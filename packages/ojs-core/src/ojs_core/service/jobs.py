@@ -263,7 +263,7 @@ class JobService:
         """Make a dead letter available again with a fresh set of attempts (T17)."""
         for _ in range(ROUNDS_MAX):
             job = await self._noted_dead_letter(job_id)
-            transition = plan_revive(job, self._context.clock.now(), revival.changes(job) if revival else {})
+            transition = plan_revive(job, self._context.clock.now(), (revival or Revival()).changes(job))
             answer = await self._context.commits.ask(Commit(transitions=(transition,)))
             if isinstance(answer, Committed):
                 return answer.changed[0]
