@@ -12,6 +12,7 @@ import pytest
 from ojs_api.wire import job_view
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
 from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
+from ojs_core.job import encode_record
 from ojs_core.lifecycle import plan_cancel
 from ojs_core.service import jobs as service_jobs
 from ojs_core.service.failure import Failure
@@ -38,6 +39,14 @@ async def test_a_push_a_fetch_and_an_ack_cost_one_call_each(server: Any) -> None
     assert server.backend.calls["commit"] == 2
     assert server.backend.calls["claim"] == 1
     assert server.backend.calls["get_jobs"] == 0
+
+
+async def test_what_is_remembered_is_small(server: Any) -> None:
+    """However large the jobs are, and wherever they end."""
+    job = await server.push(args=["x" * 10_000], meta={"a": "x" * 10_000}, tags=["x" * 10_000], other="x" * 10_000)
+    await server.fetch()
+    await server.beat("w", job.id)
+    assert len(encode_record(server.service.context.remembered[job.id])) < 1000
 
 
 async def test_a_failure_is_decided_from_the_remembered_claim(server: Any, failure: Failure) -> None:
