@@ -120,6 +120,18 @@ async def test_a_dead_worker_loses_its_jobs(server: Any, monkeypatch: pytest.Mon
     assert (await server.event_data("worker.stopped"))[0]["reason"] == "heartbeat_timeout"
 
 
+async def test_many_dead_workers_do_not_wait_for_their_turn(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is bounded; whoever is left over is seen to at once and not a second later."""
+    monkeypatch.setattr(maintenance, "BURIED_PER_LOOK", 2)
+    for name in "abc":
+        await server.workers.beat(HeartbeatRequest(worker=worker(name)))
+    server.clock.advance(30_001)
+    assert await server.service.maintenance.bury_dead_workers()
+    assert [left.id for left in await server.workers.list_workers()] == ["c"]
+    assert not await server.service.maintenance.bury_dead_workers()
+    assert await server.workers.list_workers() == []
+
+
 async def test_a_worker_that_only_fetches_keeps_its_jobs(server: Any) -> None:  # C-WRK-09
     job = await server.push()
     await server.fetch(worker_id="w")

@@ -33,6 +33,7 @@ DUE_PER_LOOK = 500
 POLL_MS = 100
 """Longest sleep between two looks at the clock: what another server scheduled meanwhile is late by this at most."""
 HOUSEKEEPING_S = 1.0
+BURIED_PER_LOOK = 100
 PRUNE_S = 60.0
 PRUNED_PER_LOOK = 5_000
 FAILED_PAUSE_S = 1.0
@@ -149,10 +150,11 @@ class Maintenance:
         """Take back the jobs of workers that fell silent (C-WRK-08)."""
         context = self._context
         seen_before = context.clock.now() - context.settings.worker_timeout_ms
-        for worker in await context.backend.list_workers(seen_before=seen_before, limit=100):
+        workers = await context.backend.list_workers(seen_before=seen_before, limit=BURIED_PER_LOOK)
+        for worker in workers:
             ended = await self._workers.bury(worker, seen_before)
             await self._note([job for job in ended if job.unnoted])
-        return False
+        return len(workers) == BURIED_PER_LOOK
 
     async def prune(self) -> bool:
         """Remove old events, and dead letters beyond their number (C-DLQ-09, C-EVT-12)."""
