@@ -11,7 +11,13 @@ import pytest
 
 from ojs_api.wire import job_view
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
-from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
+from ojs_core.errors import (
+    BackendUnavailableError,
+    DuplicateJobError,
+    InvalidRequestError,
+    NotFoundError,
+    StateConflictError,
+)
 from ojs_core.job import encode_record
 from ojs_core.lifecycle import plan_cancel
 from ojs_core.service import jobs as service_jobs
@@ -39,6 +45,24 @@ async def test_a_push_a_fetch_and_an_ack_cost_one_call_each(server: Any) -> None
     assert server.backend.calls["commit"] == 2
     assert server.backend.calls["claim"] == 1
     assert server.backend.calls["get_jobs"] == 0
+
+
+async def test_a_claim_is_answered_even_if_the_expired_cannot_be_seen_to(server: Any) -> None:
+    """What was claimed would be nobody's until its lease lapses. An empty fetch is refused instead (C-SCH-03)."""
+    expired = await server.push(expires_at="+PT1S")
+    job = await server.push()
+    server.clock.advance(1000)
+
+    async def fail(store: Backend, commit: Commit) -> None:  # noqa: ARG001 - as it is called
+        raise BackendUnavailableError("away")
+
+    server.meddle(fail)
+    assert [taken.id for taken in await server.fetch(count=2)] == [job.id]
+    with pytest.raises(BackendUnavailableError):
+        await server.fetch()
+    server.backend.inner = server.backend.inner.inner
+    await server.tick()
+    assert await server.state(expired) == "discarded"
 
 
 async def test_what_is_remembered_is_small(server: Any) -> None:

@@ -22,7 +22,7 @@ from ojs_core.backend import (
     Removal,
 )
 from ojs_core.envelope import JobRequest, at_index, check_size, new_job
-from ojs_core.errors import NotFoundError, OJSError, StateConflictError
+from ojs_core.errors import BackendUnavailableError, NotFoundError, OJSError, StateConflictError
 from ojs_core.failing import plan_failure, plan_requeue
 from ojs_core.job import Job
 from ojs_core.lifecycle import (
@@ -165,7 +165,13 @@ class JobService:
                 context.commits.ask(Commit(transitions=(plan_expire(job, now, context.retention),)))
                 for job in claimed.expired
             ]
-            answers = await asyncio.gather(*expiries)
+            try:
+                answers = await asyncio.gather(*expiries)
+            except BackendUnavailableError:
+                # What was claimed is the client's by now, and would stand still until the leases lapse.
+                if not claimed.jobs:
+                    raise
+                answers = []
             await self._note_ended(
                 [change for answer in answers if isinstance(answer, Committed) for change in answer.changed]
             )
