@@ -14,6 +14,7 @@ from ojs_core.backend import Backend, BeatRequest, Commit, CronWrite, JobQuery
 from ojs_core.envelope import decode_object
 from ojs_core.errors import BackendUnavailableError, NotFoundError
 from ojs_core.failing import plan_failure
+from ojs_core.job import Job
 from ojs_core.records import CronEntry, Worker
 from ojs_core.service import HeartbeatRequest, maintenance
 from ojs_core.testing.clock import DAY, FakeClock
@@ -206,6 +207,51 @@ async def test_the_loops_do_their_work_and_stop(server: Any) -> None:
             await asyncio.sleep(0)
     await server.service.stop()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ojs-")]
+
+
+async def start_with_one_due(server: Any) -> Job:
+    """Start the loops; when they know of a scheduled job, its time comes. No loop has looked since."""
+    job = await server.push(scheduled_at="+PT1S")
+    await server.service.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while not server.backend.calls["next_wake_at"]:
+            await asyncio.sleep(0)
+    server.clock.advance(1000)
+    return job
+
+
+@pytest.mark.parametrize("wait_ms", [0, 1])
+async def test_what_was_due_when_a_fetch_came_is_handed_to_it(server: Any, wait_ms: int) -> None:  # C-SCH-01
+    job = await start_with_one_due(server)
+    assert [job.id for job in await server.fetch(wait_ms=wait_ms)] == [job.id]
+
+
+async def test_a_fetch_does_not_wait_for_a_failing_promotion(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "CATCH_UP_S", 10 * PATIENCE_S)
+
+    async def away(_: Backend, __: Commit) -> None:
+        raise BackendUnavailableError("away")
+
+    await start_with_one_due(server)
+    server.meddle(away)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await server.fetch() == ()
+        assert await server.fetch() == ()
+
+
+async def test_a_fetch_does_not_wait_long_for_a_slow_promotion(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "CATCH_UP_S", 0)
+    answered = asyncio.Event()
+
+    async def slow(_: Backend, __: Commit) -> None:
+        await answered.wait()
+
+    job = await start_with_one_due(server)
+    server.meddle(slow)
+    assert await server.fetch() == ()
+    answered.set()
+    monkeypatch.setattr(maintenance, "CATCH_UP_S", PATIENCE_S)
+    assert [job.id for job in await server.fetch()] == [job.id]
 
 
 async def test_the_loops_survive_an_outage_and_a_bug(

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from tests.servers.certificates import make_certificate
 from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
+from tests.servers.proxy import proxy_to
 
 from ojs_backend_nats.config import NATSConfig
 from ojs_backend_nats.link import Link
@@ -49,6 +50,18 @@ async def test_one_of_several_servers_is_enough(open_nats: NATSOpener, nats_conf
     port = free_ports(1)[0]
     backend = await open_nats(servers=(f"nats://127.0.0.1:{port}", *nats_config.servers))
     await backend.ping()
+
+
+async def test_servers_that_hang(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """They take connections and say nothing: the one that answers is found in time, whichever are asked first."""
+    port = int(nats_config.servers[0].rpartition(":")[2])
+    async with proxy_to(port) as one, proxy_to(port) as two, proxy_to(port) as three:
+        hanging = []
+        for proxy in (one, two, three):
+            proxy.hold()
+            hanging.append(f"nats://127.0.0.1:{proxy.port}")
+        backend = await open_nats(servers=(*hanging, *nats_config.servers), timeout_ms=4000)
+        await backend.ping()
 
 
 @pytest.mark.parametrize("server", [["authorization { user: a, password: b }"]], indirect=True)

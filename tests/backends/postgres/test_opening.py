@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from tests.backends.postgres.conftest import Opener
 from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import proxy_to
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.config import PostgresConfig
@@ -113,6 +114,15 @@ async def test_several_hosts_of_which_one_is_there(postgres: PostgresServer, ope
     hosts = f"127.0.0.1:{free_ports(1)[0]},127.0.0.1:{postgres.port}"
     backend = await open_backend(url=f"postgresql://postgres@{hosts}/postgres?target_session_attrs=primary")
     await backend.ping()
+
+
+async def test_a_host_that_hangs(postgres: PostgresServer, open_backend: Opener) -> None:
+    """It takes connections and says nothing: the others are asked in time."""
+    async with proxy_to(postgres.port) as proxy:
+        proxy.hold()
+        hosts = f"127.0.0.1:{proxy.port},127.0.0.1:{postgres.port}"
+        backend = await open_backend(url=f"postgresql://postgres@{hosts}/postgres", connect_timeout_ms=2000)
+        await backend.ping()
 
 
 @pytest.mark.parametrize("rest", ["secret@host:port/db", "secret@host/db?sslmode=nonsense"])

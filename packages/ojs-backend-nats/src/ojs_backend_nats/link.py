@@ -109,7 +109,8 @@ class Link:
         options: dict[str, Any] = {
             "servers": list(config.servers),
             "name": "ojs-server",
-            "connect_timeout": config.timeout_s,
+            # A share for each, so that one that hangs does not keep the others from being asked.
+            "connect_timeout": config.timeout_s / len(config.servers),
             "reconnect_time_wait": RECONNECT_WAIT_S,
             "max_reconnect_attempts": -1,
             "ping_interval": PING_S,

@@ -61,11 +61,23 @@ class FetchRequest(Struct, frozen=True, kw_only=True):
 
 
 class JobService:
-    """Jobs. `ended` is told each member of a workflow that ended here; it returns what kept workflows from going on."""
+    """Jobs.
 
-    def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]]) -> None:
+    Args:
+        context: what all services share.
+        ended: is told each member of a workflow that ended here; returns what kept workflows from going on.
+        catch_up: waits while the promotion of due jobs is under way; returns whether it was.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]],
+        catch_up: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._context = context
         self._ended = ended
+        self._catch_up = catch_up
 
     # PUSH.
 
@@ -112,7 +124,7 @@ class JobService:
         A waiting fetch may be cancelled at any time: jobs claimed at that very moment are given back.
         """
         if not request.wait_ms:
-            return await self._claim(request)
+            return await self._claim_due(request)
         doorbell = self._context.doorbell
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(request.wait_ms, WAIT_MAX_MS) / 1000
@@ -129,7 +141,7 @@ class JobService:
                     await asyncio.wait_for(rung.wait(), min(left, POLL_MS / 1000))
 
     async def _claim_or_give_back(self, request: FetchRequest) -> tuple[Job, ...]:
-        claiming = asyncio.ensure_future(self._claim(request))
+        claiming = asyncio.ensure_future(self._claim_due(request))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -141,6 +153,13 @@ class JobService:
         with suppress(OJSError):
             for job in await claiming:
                 await self.requeue(job.id, lease_id=job.lease_id)
+
+    async def _claim_due(self, request: FetchRequest) -> tuple[Job, ...]:
+        """Claim jobs, and once more if none was there while some were about to be promoted."""
+        jobs = await self._claim(request)
+        if not jobs and await self._catch_up():
+            jobs = await self._claim(request)
+        return jobs
 
     async def _claim(self, request: FetchRequest) -> tuple[Job, ...]:
         context = self._context

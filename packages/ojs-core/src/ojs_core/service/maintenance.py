@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,6 +38,8 @@ BURIED_PER_LOOK = 100
 PRUNE_S = 60.0
 PRUNED_PER_LOOK = 5_000
 FAILED_PAUSE_S = 1.0
+CATCH_UP_S = 1.0
+"""How long a fetch waits for the promotion of what is due, at most."""
 
 
 class Maintenance:
@@ -50,6 +53,9 @@ class Maintenance:
         self._crons = crons
         self._workers = workers
         self._tasks: list[asyncio.Task[None]] = []
+        # When something is due next, as far as the loop knows; and what wakes those who wait for its look.
+        self._next_due: int | None = None
+        self._looked = asyncio.Event()
 
     def start(self) -> None:
         """Begin. Needs a running event loop."""
@@ -81,25 +87,47 @@ class Maintenance:
 
     async def _until_next_due(self) -> None:
         """Sleep until something is due. Asked anew at least every `POLL_MS`: others write to the store too."""
-        while True:
-            wake_at = await self._context.backend.next_wake_at()
-            left = POLL_MS if wake_at is None else wake_at - self._context.clock.now()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, POLL_MS) / 1000)
+        while not self._is_due():
+            self._next_due = await self._context.backend.next_wake_at()
+            left = POLL_MS if self._next_due is None else self._next_due - self._context.clock.now()
+            await asyncio.sleep(max(0, min(left, POLL_MS)) / 1000)
+
+    def _is_due(self) -> bool:
+        """Return whether the loop knows of something due that it has not handled."""
+        return self._next_due is not None and self._next_due <= self._context.clock.now()
 
     # The clock.
+
+    async def catch_up(self) -> bool:
+        """Wait while jobs are due that this server knows of, for one look at most; return whether it waited.
+
+        What was due when a fetch came is handed to it, however slow the store is, and not to the next one.
+        """
+        if not self._is_due():
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                await self._looked.wait()
+        return True
 
     async def look(self) -> bool:
         """Handle what is due now, at most `DUE_PER_LOOK` of each kind; return whether there may be more."""
         context = self._context
         now = context.clock.now()
-        jobs = await context.backend.due_jobs(now, DUE_PER_LOOK)
+        more = False
+        try:
+            jobs = await context.backend.due_jobs(now, DUE_PER_LOOK)
+            if jobs:
+                await self._handle(jobs, now)
+            more = len(jobs) == DUE_PER_LOOK
+        finally:
+            if not more:
+                self._next_due = None
+            self._looked.set()
+            self._looked.clear()
         workflows = await context.backend.due_workflows(now, DUE_PER_LOOK)
-        entries = await context.backend.due_crons(now, DUE_PER_LOOK)
-        if jobs:
-            await self._handle(jobs, now)
         await _each(self._workflows.wake, workflows)
+        entries = await context.backend.due_crons(now, DUE_PER_LOOK)
         await _each(self._crons.wake, entries)
         return DUE_PER_LOOK in (len(jobs), len(workflows), len(entries))
 
