@@ -404,7 +404,7 @@ async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
 
 @pytest.mark.parametrize("stopping", [False, True])
 async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any, stopping: bool) -> None:  # noqa: FBT001
-    job = await server.push()
+    ended, job = await server.push(), await server.push()
     started, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowBackend(BackendWrapper):
@@ -415,12 +415,14 @@ async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any, s
             return answer
 
     server.backend.inner = SlowBackend(server.backend.inner)
-    waiting = asyncio.ensure_future(server.fetch(wait_ms=1000))
+    waiting = asyncio.ensure_future(server.fetch(count=2, wait_ms=1000))
     await started.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert await server.state(job) == "active"
+    # One that cannot be given back does not keep the others.
+    await server.jobs.cancel(ended.id)
     go_on.set()
     if stopping:
         await server.service.stop()

@@ -149,9 +149,12 @@ class JobService:
             raise
 
     async def _give_back(self, claiming: asyncio.Future[tuple[Job, ...]]) -> None:
-        """Requeue what was claimed for a client that has gone. If that fails too, the leases lapse."""
+        """Requeue what was claimed for a client that has gone. What that fails for too has a lease that lapses."""
+        jobs: tuple[Job, ...] = ()
         with suppress(OJSError):
-            for job in await claiming:
+            jobs = await claiming
+        for job in jobs:
+            with suppress(OJSError):
                 await self.requeue(job.id, lease_id=job.lease_id)
 
     async def _claim_due(self, request: FetchRequest) -> tuple[Job, ...]:
