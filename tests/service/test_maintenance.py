@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.service import flows
 
 from ojs_core.backend import Backend, BeatRequest, Commit, CronWrite, JobQuery
 from ojs_core.envelope import decode_object
 from ojs_core.errors import BackendUnavailableError, NotFoundError
+from ojs_core.failing import plan_failure
 from ojs_core.job import Job
 from ojs_core.records import CronEntry, Worker
 from ojs_core.service import HeartbeatRequest, maintenance
@@ -119,6 +121,18 @@ async def test_a_dead_worker_loses_its_jobs(server: Any, monkeypatch: pytest.Mon
     assert (await server.event_data("worker.stopped"))[0]["reason"] == "heartbeat_timeout"
 
 
+async def test_many_dead_workers_do_not_wait_for_their_turn(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is bounded; whoever is left over is seen to at once and not a second later."""
+    monkeypatch.setattr(maintenance, "BURIED_PER_LOOK", 2)
+    for name in "abc":
+        await server.workers.beat(HeartbeatRequest(worker=worker(name)))
+    server.clock.advance(30_001)
+    assert await server.service.maintenance.bury_dead_workers()
+    assert [left.id for left in await server.workers.list_workers()] == ["c"]
+    assert not await server.service.maintenance.bury_dead_workers()
+    assert await server.workers.list_workers() == []
+
+
 async def test_a_worker_that_only_fetches_keeps_its_jobs(server: Any) -> None:  # C-WRK-09
     job = await server.push()
     await server.fetch(worker_id="w")
@@ -148,6 +162,25 @@ async def test_prunes_events_and_dead_letters(server: Any, failure: Any, monkeyp
     left = (await server.jobs.list_jobs(JobQuery(dead=True))).jobs
     assert [found.id for found in left] == [job.id]
     assert len(await server.event_types()) == 4
+
+
+async def test_a_dead_letter_is_not_pruned_before_its_workflow_knows(server: Any, failure: Any) -> None:
+    """A server may die between the end of a member and the next step of its workflow."""
+    server = type(server)(dead_letter_max=1)
+    flow = await flows.create(server, flows.chain(flows.job(options=flows.DEAD), flows.job()))
+    member = await flows.take(server)
+    now = server.clock.now()
+    died = plan_failure(member, now, server.service.context.retention, failure.at(1, now), 0.0)
+    await server.backend.commit([Commit(transitions=(died,))])
+    server.clock.advance(1)
+    newer = await server.push(retry=flows.DEAD["retry"])
+    await server.fetch()
+    await server.jobs.fail(newer.id, failure)
+    for _ in range(2):
+        await server.service.maintenance.prune()
+    assert await flows.state(server, flow) == "failed"
+    left = (await server.jobs.list_jobs(JobQuery(dead=True))).jobs
+    assert [found.id for found in left] == [newer.id]
 
 
 async def test_one_record_that_cannot_be_woken_does_not_keep_the_others_asleep(

@@ -34,6 +34,7 @@ DUE_PER_LOOK = 500
 POLL_MS = 100
 """Longest sleep between two looks at the clock: what another server scheduled meanwhile is late by this at most."""
 HOUSEKEEPING_S = 1.0
+BURIED_PER_LOOK = 100
 PRUNE_S = 60.0
 PRUNED_PER_LOOK = 5_000
 FAILED_PAUSE_S = 1.0
@@ -183,10 +184,11 @@ class Maintenance:
         """Take back the jobs of workers that fell silent (C-WRK-08)."""
         context = self._context
         seen_before = context.clock.now() - context.settings.worker_timeout_ms
-        for worker in await context.backend.list_workers(seen_before=seen_before, limit=100):
+        workers = await context.backend.list_workers(seen_before=seen_before, limit=BURIED_PER_LOOK)
+        for worker in workers:
             ended = await self._workers.bury(worker, seen_before)
             await self._note([job for job in ended if job.unnoted])
-        return False
+        return len(workers) == BURIED_PER_LOOK
 
     async def prune(self) -> bool:
         """Remove old events, and dead letters beyond their number (C-DLQ-09, C-EVT-12)."""
@@ -200,9 +202,12 @@ class Maintenance:
         context = self._context
         query = JobQuery(dead=True, limit=DUE_PER_LOOK, offset=context.settings.dead_letter_max)
         page = await context.backend.list_jobs(query)
-        if page.jobs:
-            await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in page.jobs])
-        return len(page.jobs) == DUE_PER_LOOK
+        # A workflow that does not know of the end of its member would wait for it for ever: that one goes next time.
+        await self._note([job for job in page.jobs if job.unnoted])
+        noted = [job for job in page.jobs if not job.unnoted]
+        if noted:
+            await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in noted])
+        return len(noted) == DUE_PER_LOOK
 
 
 Woken = TypeVar("Woken", Workflow, CronEntry)
