@@ -24,3 +24,26 @@ def test_chance_is_a_fraction_and_varies() -> None:
     drawn = [machine.random() for _ in range(100)]
     assert all(0 <= number < 1 for number in drawn)
     assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (None, None),
+        (9_000.0, None),
+        (13_000.0, None),
+        (7_900.0, "2.1 s ahead of"),
+        (13_100.0, "1.1 s behind"),
+        (0.0, "10.0 s ahead of"),
+    ],
+)
+async def test_clocks_that_disagree(monkeypatch: pytest.MonkeyPatch, there: float | None, said: str | None) -> None:
+    """The store was asked at 10 s and answered at 12 s: whatever lies between cannot be told from right."""
+    readings = iter([10.0, 12.0])
+    monkeypatch.setattr(clock.time, "time", lambda: next(readings))
+
+    async def store_clock() -> float | None:
+        return there
+
+    warnings = await clock.skew_warnings(store_clock)
+    assert [f"is {said} the store's" in warning for warning in warnings] == ([] if said is None else [True])

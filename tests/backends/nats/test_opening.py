@@ -21,6 +21,7 @@ from tests.servers.proxy import proxy_to
 
 from ojs_backend_nats.config import NATSConfig
 from ojs_backend_nats.link import Link
+from ojs_core import clock
 from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import claim_ids, insert_one
@@ -53,6 +54,12 @@ async def test_one_of_several_servers_is_enough(open_nats: NATSOpener, nats_conf
     port = free_ports(1)[0]
     backend = await open_nats(servers=(f"nats://127.0.0.1:{port}", *nats_config.servers))
     await backend.ping()
+
+
+async def test_the_clock_of_nats_is_compared(open_nats: NATSOpener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "SKEW_MAX_MS", -1)
+    warnings = await (await open_nats()).warnings()
+    assert any("clock of this machine is 0.0 s" in warning for warning in warnings)
 
 
 async def test_servers_that_hang(open_nats: NATSOpener, nats_config: NATSConfig) -> None:

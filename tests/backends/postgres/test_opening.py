@@ -16,6 +16,7 @@ from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.config import PostgresConfig
 from ojs_backend_postgres.migrations import STEPS
 from ojs_backend_postgres.schema import check_version
+from ojs_core import clock
 from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import claim_ids, insert_one
@@ -151,6 +152,14 @@ async def test_dangerous_settings_are_named(open_backend: Opener) -> None:
         assert f"{name} = off" in found
     backend = await open_backend(durability="off")
     assert any("OJS_POSTGRES_DURABILITY=off" in line for line in await backend.warnings())
+
+
+async def test_the_clock_of_the_database_is_compared(
+    postgres: PostgresServer, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "SKEW_MAX_MS", -1)
+    backend = await open_backend(url=postgres.url)
+    assert any("clock of this machine is 0.0 s" in line for line in await backend.warnings())
 
 
 async def test_a_durable_server_has_no_warnings(own_server: PostgresServer, open_backend: Opener) -> None:

@@ -10,8 +10,10 @@ import pytest
 from tests.backends.redis.conftest import MakeBackend
 from tests.servers.redis import RedisServer
 
+from ojs_backend_redis.backend import RedisBackend
 from ojs_backend_redis.checking import WAITAOF_LEAST
 from ojs_backend_redis.config import Durability
+from ojs_core import clock
 from ojs_core.errors import BackendUnavailableError, SettingsError
 from ojs_core.testing.conformance.servers import free_ports
 from ojs_core.testing.contract.steps import insert_one, read
@@ -37,6 +39,11 @@ async def test_a_wrong_password(make_server: MakeServer, make_backend: MakeBacke
             await make_backend(f"redis://{credentials}127.0.0.1:{server.port}")
     backend = await make_backend(f"redis://:right@127.0.0.1:{server.port}")
     await backend.ping()
+
+
+async def test_the_clock_of_redis_is_compared(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "SKEW_MAX_MS", -1)
+    assert any("clock of this machine is 0.0 s" in line for line in await backend.warnings())
 
 
 async def test_a_password_where_none_is_set(shared: RedisServer, make_backend: MakeBackend) -> None:

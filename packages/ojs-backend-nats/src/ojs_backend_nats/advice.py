@@ -5,6 +5,7 @@ from __future__ import annotations
 from ojs_backend_nats.config import NATSConfig
 from ojs_backend_nats.link import Link
 from ojs_backend_nats.stream import Stream
+from ojs_core.clock import skew_warnings
 
 SMALL_PAYLOAD = 1 << 19
 
@@ -25,4 +26,4 @@ async def warnings(config: NATSConfig, link: Link, stream: Stream) -> list[str]:
         found.append(
             f"NATS takes messages of {link.part_max} bytes only (max_payload): each larger change is cut into several."
         )
-    return found
+    return found + await skew_warnings(stream.clock)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -72,11 +73,15 @@ class Copies(Struct, frozen=True):
 
 
 class StreamInfo(Struct, frozen=True):
-    """What JetStream says of the stream. `created` tells one stream from a later one of the same name."""
+    """What JetStream says of the stream. `created` tells one stream from a later one of the same name.
+
+    `ts`: when it said so, by the clock of the leader.
+    """
 
     config: StreamConfig
     created: str
     state: StreamState
+    ts: datetime
     cluster: Copies | None = None
     """None: the server is alone."""
 
@@ -243,6 +248,10 @@ class Stream:
     async def info(self) -> StreamInfo:
         """Return the stream as it is, asked of its leader. Raises `RefusedByStore`."""
         return _decode_info(await self._ask_info())
+
+    async def clock(self) -> float:
+        """Return the leader's time, in ms since the epoch."""
+        return (await self.info()).ts.timestamp() * 1000
 
     async def _ask_info(self) -> bytes:
         return await self._ask(f"STREAM.INFO.{self._config.stream}", repeatable=True)

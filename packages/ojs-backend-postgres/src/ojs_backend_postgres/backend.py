@@ -37,6 +37,7 @@ from ojs_core.backend import (
     Refused,
     WakeCallback,
 )
+from ojs_core.clock import skew_warnings
 from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError, SettingsError
 from ojs_core.events import Event, other_event, worker_started
 from ojs_core.job import Job, JobState
@@ -64,6 +65,7 @@ COUNT_UP_S = 1.0
 """How often changes are added to the counts."""
 PING_S = 2.0
 """How long `ping` waits for its answer."""
+CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8 * 1000"
 MINUTE_MS = 60_000
 _STATS_MINUTES = 60
 _FAR_FUTURE = 2**62
@@ -147,7 +149,7 @@ class PostgresBackend(Backend):
             found.append(
                 "OJS_POSTGRES_POOLER without OJS_POSTGRES_LISTEN_URL: work from other servers is noticed by polling."
             )
-        return found
+        return found + await skew_warnings(lambda: self._background.fetch_value(CLOCK))
 
     # The schema.
 

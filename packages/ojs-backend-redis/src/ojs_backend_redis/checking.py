@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ojs_backend_redis.client import Client
 from ojs_backend_redis.config import RedisConfig
 from ojs_backend_redis.errors import as_setting, code_of, unavailable
+from ojs_core.clock import skew_warnings
 from ojs_core.errors import BackendUnavailableError, SettingsError
 
 REDIS_LEAST = (7, 0)
@@ -28,6 +29,8 @@ class Facts(NamedTuple):
     aof: bool
     rdb: bool
     replicas: int
+    time_ms: float | None
+    """None: it does not say."""
 
 
 async def read_facts(client: Client) -> Facts:
@@ -50,6 +53,7 @@ async def read_facts(client: Client) -> Facts:
         # Who may not ask for the setting is not told that it is off.
         rdb=isinstance(save, Exception) or save[-1:] != [b""],
         replicas=int(fields.get("connected_slaves", "0")),
+        time_ms=int(fields["server_time_usec"]) / 1000 if "server_time_usec" in fields else None,
     )
 
 
@@ -129,4 +133,8 @@ async def warnings(client: Client, config: RedisConfig) -> list[str]:
             f"OJS_REDIS_DURABILITY=wait:{wanted}, but {facts.replicas} replicas are connected: every change is "
             "answered with 503 until there are enough."
         )
-    return found
+
+    async def clock() -> float | None:
+        return (await read_facts(client)).time_ms
+
+    return found + await skew_warnings(clock)

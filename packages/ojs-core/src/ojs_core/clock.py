@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+SKEW_MAX_MS = 1000
+"""How far the clocks of a server and its store may be apart before an operator is told."""
 
 
 class Clock(Protocol):
@@ -32,3 +36,23 @@ class SystemClock:
     def random(self) -> float:
         """A number in [0, 1), not for secrets."""
         return self._random.random()
+
+
+async def skew_warnings(store_clock: Callable[[], Awaitable[float | None]]) -> list[str]:
+    """Return what to tell an operator if the clock of this machine and that of the store disagree.
+
+    Args:
+        store_clock: asks the store for its time, in ms since the epoch; None: it does not say.
+    """
+    asked_at = time.time() * 1000
+    there = await store_clock()
+    answered_at = time.time() * 1000
+    if there is None:
+        return []
+    # Whenever between the two the store looked at its clock.
+    skew = max(asked_at - there, 0) or min(answered_at - there, 0)
+    if abs(skew) <= SKEW_MAX_MS:
+        return []
+    text = f"The clock of this machine is {abs(skew) / 1000:.1f} s {'ahead of' if skew > 0 else 'behind'} the store's."
+    advice = "Leases, schedules and cron entries go wrong where servers disagree about the time: use NTP."
+    return [f"{text} {advice}"]
