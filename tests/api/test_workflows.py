@@ -7,6 +7,7 @@ import pytest
 from ojs_api import shapes
 from ojs_core.ids import is_uuid7
 from ojs_core.testing.clock import SECOND
+from ojs_core.workflow import step as step_module
 
 PATH = "/ojs/v1/workflows"
 ABSENT = "019c5166-8840-7000-8000-000000000000"
@@ -264,6 +265,20 @@ async def test_depth_and_size_have_limits(api, refused) -> None:
     refused(response, 400, "invalid_request", field="jobs")
     definition = {"type": "group", "options": {"tags": ["x" * 500_000]}, "jobs": [job()] * 200}
     refused(await api.send("POST", PATH, definition), 413, "envelope_too_large", max_bytes=64 * 1024 * 1024)
+
+
+async def test_results_that_a_view_has_no_room_for(api, check, monkeypatch) -> None:
+    """Their jobs have them; the manifest says how much room there is."""
+    manifest = await api.ask("GET", "/ojs/manifest")
+    assert manifest["limits"]["max_workflow_result_bytes"] == 16 * 1024 * 1024
+    monkeypatch.setattr(step_module, "RESULTS_MAX_BYTES", 4)
+    view = await start(api, check, type="group", jobs=[job(), job()])
+    taken = await ack(api, "too long")
+    await ack(api, 1)
+    long, short = (await read(api, check, view))["jobs"]
+    assert (long["result_bytes"], "result" in long) == (len('"too long"'), False)
+    assert (short["result"], "result_bytes" in short) == (1, False)
+    assert (await api.ask("GET", f"/ojs/v1/jobs/{taken['id']}"))["job"]["result"] == "too long"
 
 
 async def test_a_workflow_is_no_larger_than_a_batch(serving, refused) -> None:

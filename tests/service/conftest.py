@@ -39,9 +39,9 @@ class MeddlingBackend(BackendWrapper):
 class Server:
     """The services, and short ways to use them."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, backend: Backend | None = None, **settings: Any) -> None:
         self.clock = FakeClock()
-        self.backend = CountingBackend(MemoryBackend())
+        self.backend = CountingBackend(backend or MemoryBackend())
         self.service = Service(self.backend, self.clock, Settings(**settings))
         self.jobs = self.service.jobs
         self.workflows = self.service.workflows

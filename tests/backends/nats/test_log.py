@@ -133,3 +133,11 @@ async def test_an_entry_that_cannot_be_read_stops_everything(open_nats: NATSOpen
         await stray(nats_config, backend, {HEADER_BY: "broken-1"}, b"{")
     with pytest.raises(BackendUnavailableError, match="OJS_NATS_STREAM"):
         await claim_ids(backend)
+
+
+async def test_a_very_large_entry_is_read_back(open_nats: NATSOpener) -> None:
+    """NATS closes the connection of a client that asks for more than 64 MB at once: that is less than this entry."""
+    backend = await open_nats(timeout_ms=60_000)
+    large = raw(["x" * 1_000_000])
+    inserted = await insert(backend, *(make_new(args=large) for _ in range(60)))
+    assert (await read(backend, inserted[0].id)).args == large

@@ -29,6 +29,9 @@ from ojs_core.errors import BackendUnavailableError, SettingsError
 
 EXPECTED = "Nats-Expected-Last-Sequence"
 HEARTBEAT_S = 5
+READ_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""Parts of large entries asked for at a time. The server drops a connection for which 64 MB wait to be sent: with all
+that is asked for again meanwhile, and what it tells of by itself, this has to stay far below."""
 _NS = 1_000_000_000
 
 _log = logging.getLogger("ojs.nats")
@@ -133,6 +136,7 @@ class Stream:
         self._config = config
         self._link = link
         self._api = "$JS.API" if config.domain is None else f"$JS.{config.domain}.API"
+        self._reading_parts: asyncio.Semaphore | None = None
 
     async def _ask(self, operation: str, body: object = None, *, repeatable: bool = False) -> bytes:
         payload = b"" if body is None else msgspec.json.encode(body)
@@ -310,9 +314,16 @@ class Stream:
         _, parts = message.part
         if parts == 1:
             return message.payload
-        others = await asyncio.gather(*(self.read(last - back) for back in range(parts - 1, 0, -1)))
+        others = await asyncio.gather(*(self._read_part(last - back) for back in range(parts - 1, 0, -1)))
         payloads = [part.payload for part in others if part is not None]
         return None if len(payloads) < parts - 1 else b"".join([*payloads, message.payload])
+
+    async def _read_part(self, sequence: int) -> Message | None:
+        if self._reading_parts is None:
+            # How large a part is, a server says who is connected.
+            self._reading_parts = asyncio.Semaphore(max(1, READ_AT_ONCE_BYTES // self._link.part_max))
+        async with self._reading_parts:
+            return await self.read(sequence)
 
     async def purge(self, before: int | None = None) -> None:
         """Remove all messages, or those with a lower sequence."""

@@ -108,7 +108,9 @@ class Member(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `enqueued_at` is set once started, `job_id` or `child_id` with it. `error` is set exactly when the member failed or
     was cancelled on its own; one that will never start because of another is cancelled without it. `result` is raw
-    JSON. `completed_count` and `failed_count` are those of a nested workflow's jobs, known when it has ended.
+    JSON; where the record has no room for it (`RESULTS_MAX_BYTES`) it is left with the job or nested workflow, and
+    `result_bytes` is its size. `completed_count` and `failed_count` are those of a nested workflow's jobs, known when
+    it has ended.
     """
 
     id: str
@@ -122,6 +124,7 @@ class Member(Struct, frozen=True, omit_defaults=True, kw_only=True):
     job_id: str | None = None
     child_id: str | None = None
     result: MaybeRaw = None
+    result_bytes: int | None = None
     error: JobError | None = None
     enqueued_at: int | None = None
     started_at: int | None = None

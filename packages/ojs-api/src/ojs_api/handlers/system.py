@@ -9,7 +9,7 @@ from ojs_api import shapes
 from ojs_api.http import PAGE_MAX, VERSION, Call, Endpoints, Reply
 from ojs_core.envelope import ENVELOPE_MAX_BYTES
 from ojs_core.errors import BackendUnavailableError
-from ojs_core.workflow import DEFINITION_MAX_BYTES, MEMBERS_MAX, WORKFLOW_DEPTH_MAX
+from ojs_core.workflow import DEFINITION_MAX_BYTES, MEMBERS_MAX, RESULTS_MAX_BYTES, WORKFLOW_DEPTH_MAX
 
 endpoints = Endpoints("System")
 
@@ -66,6 +66,7 @@ async def manifest(call: Call) -> Reply:
                 "max_workflow_depth": WORKFLOW_DEPTH_MAX,
                 "max_workflow_jobs": min(MEMBERS_MAX, settings.batch_max),
                 "max_workflow_bytes": DEFINITION_MAX_BYTES,
+                "max_workflow_result_bytes": RESULTS_MAX_BYTES,
             },
             "extensions": [] if call.speaks_draft else extensions,
             "endpoints": {

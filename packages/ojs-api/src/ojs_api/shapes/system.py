@@ -35,6 +35,7 @@ class Limits(Struct, kw_only=True):
     max_workflow_depth: Count
     max_workflow_jobs: Count
     max_workflow_bytes: Count
+    max_workflow_result_bytes: Count
 
 
 class Manifest(Struct, kw_only=True):

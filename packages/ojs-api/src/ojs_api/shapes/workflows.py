@@ -121,6 +121,9 @@ class Callback(Struct, kw_only=True):
     workflow_id: Maybe[JobId] = UNSET
     workflow: Maybe[Workflow] = UNSET
     result: Maybe[Any] = UNSET
+    result_bytes: Maybe[
+        Annotated[int, Meta(ge=0, description="Instead of a result that the workflow has no room for: its job has it.")]
+    ] = UNSET
     started_at: Maybe[Time] = UNSET
     completed_at: Maybe[Time] = UNSET
     error: Maybe[ElementError] = UNSET

@@ -28,6 +28,7 @@ from ojs_core.service.batch import duplicate
 from ojs_core.service.context import Context
 from ojs_core.workflow import (
     Advance,
+    Outcome,
     advance,
     cancel,
     child_ids,
@@ -44,6 +45,8 @@ CANCEL_GRACE_MS = 1000
 """How long after a cancellation the sweeper looks whether its jobs were cancelled too."""
 RETENTION_MS = 7 * 24 * 3600 * 1000
 """How long a finished workflow is kept."""
+RESULTS_PER_READ = 20
+"""Jobs read at once for their results: each may carry as many bytes again, the results it was handed itself."""
 RACES_MAX = 50
 """How often progress is decided anew after another server moved the workflow."""
 
@@ -178,7 +181,8 @@ class WorkflowService:
             step.notes = tuple(plan_note(job, now, context.retention) for job in members.values() if not job.advanced)
             workflow = await context.backend.get_workflow(workflow_id)
             if workflow is not None:
-                moved = advance(workflow, [outcome_of_job(job) for job in members.values()], now, refused)
+                outcomes = [outcome_of_job(job) for job in members.values()]
+                moved = await self._decide(workflow, outcomes, now, refused)
                 step.take(moved, workflow.version)
                 if moved.finished:
                     await self._move_parents(step, moved.workflow, now, refused)
@@ -192,13 +196,39 @@ class WorkflowService:
                     step.settle(conflict, now, refused, there)
         raise _keeps_changing(workflow_id)
 
+    async def _decide(
+        self, workflow: Workflow, outcomes: Sequence[Outcome], now: int, refused: Mapping[str, JobError]
+    ) -> Advance:
+        """Take note of outcomes, with the results that the record has left elsewhere where they are handed on."""
+        results: dict[int, Raw | None] = {}
+        while True:
+            moved = advance(workflow, outcomes, now, refused, results)
+            if not moved.needs:
+                return moved
+            for start_at in range(0, len(moved.needs), RESULTS_PER_READ):
+                results |= await self._read_results(workflow, moved.needs[start_at : start_at + RESULTS_PER_READ])
+
+    async def _read_results(self, workflow: Workflow, positions: Sequence[int]) -> dict[int, Raw | None]:
+        """Read the results of members that completed from their jobs or nested workflows; None where these are gone."""
+        backend = self._context.backend
+        results: dict[int, Raw | None] = dict.fromkeys(positions)
+        members = {position: workflow.members[position] for position in positions}
+        for job in await backend.get_jobs([member.job_id for member in members.values() if member.job_id]):
+            if job is not None and job.workflow_step in results:
+                results[job.workflow_step] = job.result
+        for position, member in members.items():
+            child = await backend.get_workflow(member.child_id) if member.child_id else None
+            if child is not None and child.state == "completed":
+                results[position] = outcome_of_workflow(child).result
+        return results
+
     async def _move_parents(self, step: _Step, workflow: Workflow, now: int, refused: Mapping[str, JobError]) -> None:
         """Carry the end of a nested workflow outwards, in the same commit."""
         while workflow.parent_id is not None:
             parent = await self._context.backend.get_workflow(workflow.parent_id)
             if parent is None:
                 return
-            moved = advance(parent, [outcome_of_workflow(workflow)], now, refused)
+            moved = await self._decide(parent, [outcome_of_workflow(workflow)], now, refused)
             step.take(moved, parent.version)
             if not moved.finished:
                 return

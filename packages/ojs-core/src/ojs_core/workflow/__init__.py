@@ -9,7 +9,7 @@ from ojs_core.workflow.graph import DEPENDENCIES_MAX, NAME_MAX
 from ojs_core.workflow.members import child_ids, open_job_ids
 from ojs_core.workflow.outcome import Outcome, outcome_of_job, outcome_of_workflow, refusal
 from ojs_core.workflow.progress import Cancellation, advance, cancel, reissue, start
-from ojs_core.workflow.step import Advance
+from ojs_core.workflow.step import RESULTS_MAX_BYTES, Advance
 from ojs_core.workflow.view import render
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "DEPENDENCIES_MAX",
     "MEMBERS_MAX",
     "NAME_MAX",
+    "RESULTS_MAX_BYTES",
     "WORKFLOW_DEPTH_MAX",
     "Advance",
     "Cancellation",

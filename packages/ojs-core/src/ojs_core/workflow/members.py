@@ -93,6 +93,18 @@ def array_of_results(results: Iterable[Raw | None]) -> Raw:
     return Raw(b"[" + b",".join(b"null" if result is None else bytes(result) for result in results) + b"]")
 
 
+def size_of_results(members: Sequence[Member]) -> int | None:
+    """Return about how long the array of the members' results is if some of them are left elsewhere, else None."""
+    if all(member.result_bytes is None for member in members):
+        return None
+    return sum(member.result_bytes or size(member.result) for member in members) + len(members) + 1
+
+
+def size(result: Raw | None) -> int:
+    """Return the bytes of a result."""
+    return 0 if result is None else len(memoryview(result))
+
+
 def parent_results(workflow: Workflow, members: Sequence[Member], position: int, known: dict[int, int]) -> Raw:
     """Return what the job at a position is told of the jobs before it: an array by position (C-WF-10, C-WF-14).
 
@@ -102,15 +114,20 @@ def parent_results(workflow: Workflow, members: Sequence[Member], position: int,
 
     `known` remembers ancestors between calls about the same workflow.
     """
-    if position >= len(workflow.members):
-        return array_of_results(member.result for member in members[: len(workflow.members)])
-    if not members[position].depends_on:
+    if position < len(workflow.members) and not members[position].depends_on:
         return workflow.input or NO_RESULTS
-    if workflow.kind == "chain":
-        return array_of_results(member.result for member in members[:position])
-    before = reversed(f"{_ancestors(members, position, known):b}")
+    before = reversed(f"{before_mask(workflow, members, position, known):b}")
     # The mask ends at the last ancestor, and so does the array.
     return array_of_results(member.result if bit == "1" else None for member, bit in zip(members, before, strict=False))
+
+
+def before_mask(workflow: Workflow, members: Sequence[Member], position: int, known: dict[int, int]) -> int:
+    """Return, as a bit mask, the positions whose results the job at a position is told; `known` as above."""
+    if position >= len(workflow.members):
+        return (1 << len(workflow.members)) - 1
+    if workflow.kind == "chain":
+        return (1 << position) - 1
+    return _ancestors(members, position, known)
 
 
 def _ancestors(members: Sequence[Member], position: int, known: dict[int, int]) -> int:

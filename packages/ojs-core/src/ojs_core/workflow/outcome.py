@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from ojs_core.backend import Conflict, NewJob
 from ojs_core.job import TERMINAL, Job, JobError, JobState
 from ojs_core.records import Member, Workflow
-from ojs_core.workflow.members import all_members, array_of_results, unhandled_failure
+from ojs_core.workflow.members import all_members, array_of_results, size_of_results, unhandled_failure
 
 _ERROR_TEXT_MAX = 1024
 """Longest error message kept with a workflow; the job has the whole of it."""
@@ -23,7 +23,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     `step` is the member's position, callbacks after the last member. `job_id` or `child_id` says whose end it is: an
     outcome of anything but what the workflow started there does not count. `error` is set unless `state` is
     `completed`; a member that was cancelled on its own shows as `cancelled` and counts as failed (Q-23f). The counts
-    are of the jobs in a nested workflow.
+    are of the jobs in a nested workflow. `result_bytes` is set instead of `result` where that is too large to hand on.
     """
 
     step: int
@@ -32,6 +32,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     job_id: str | None = None
     child_id: str | None = None
     result: Raw | None = None
+    result_bytes: int | None = None
     error: JobError | None = None
     started_at: int | None = None
     completed_count: int = 0
@@ -78,7 +79,8 @@ def outcome_of_workflow(child: Workflow) -> Outcome:
     """Read the outcome of a member from its nested workflow; the inner state is the outer one (C-WF-16).
 
     The result of a chain is that of its last step; of anything else, the array of its members' results, without those
-    of callbacks (C-WF-17). A nested workflow that failed has no result. Raises `ValueError` for one that is running or
+    of callbacks (C-WF-17). A nested workflow that failed has no result, and of one whose record had no room for all of
+    them only the size is known: by then it is too large to hand on. Raises `ValueError` for one that is running or
     has no parent.
     """
     if child.state == "running" or child.parent_step is None:
@@ -86,13 +88,13 @@ def outcome_of_workflow(child: Workflow) -> Outcome:
     at = child.completed_at or child.created_at
     members = all_members(child)
     failure = unhandled_failure(child, members)
-    result = error = None
-    if child.state == "completed":
-        result = (
-            child.members[-1].result
-            if child.kind == "chain"
-            else array_of_results(member.result for member in child.members)
-        )
+    result = result_bytes = error = None
+    if child.state == "completed" and child.kind == "chain":
+        result = child.members[-1].result
+    elif child.state == "completed":
+        result_bytes = size_of_results(child.members)
+        if result_bytes is None:
+            result = array_of_results(member.result for member in child.members)
     elif child.state == "cancelled" or failure is None:
         error = _error("cancelled", "The nested workflow was cancelled.", at)
     else:
@@ -105,6 +107,7 @@ def outcome_of_workflow(child: Workflow) -> Outcome:
         at=at,
         child_id=child.id,
         result=result,
+        result_bytes=result_bytes,
         error=error,
         started_at=child.started_at,
         completed_count=completed_count,
@@ -133,6 +136,7 @@ def record_outcome(member: Member, outcome: Outcome) -> Member:
         member,
         state=outcome.state,
         result=outcome.result,
+        result_bytes=outcome.result_bytes,
         error=error,
         started_at=outcome.started_at,
         completed_at=outcome.at,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ojs_core.errors import StateConflictError
 from ojs_core.events import Event
@@ -55,6 +55,7 @@ def advance(
     outcomes: Iterable[Outcome],
     now: int,
     refused: Mapping[str, JobError] = {},
+    results: Mapping[int, Raw | None] = {},
 ) -> Advance:
     """Take note of outcomes and do what they lead to.
 
@@ -63,12 +64,14 @@ def advance(
         outcomes: in any order; those already noted, and those of members that were not started, change nothing.
         now: ms since the epoch.
         refused: see `start`.
+        results: those that the record has left elsewhere, by position, for an answer that asked for them in `needs`;
+            None for one that is not there any more: the member that waits for it fails with `not_found`.
 
     No effect unless the workflow is `running`, so a cancel that came first wins (C-WF-18). Same arguments, same result.
     """
     if workflow.state != "running":
         return Advance(workflow=workflow)
-    step = Step(workflow, now, refused)
+    step = Step(workflow, now, refused, results)
     for outcome in outcomes:
         step.note(outcome)
     return step.finish()
@@ -101,16 +104,18 @@ def cancel(workflow: Workflow, now: int) -> Cancellation:
     )
 
 
-def reissue(workflow: Workflow, steps: Iterable[int]) -> Advance:
+def reissue(workflow: Workflow, steps: Iterable[int], results: Mapping[int, Raw | None] = {}) -> Advance:
     """Make the jobs and nested workflows of started members again, as they were made when they started.
 
     For repair on a store that writes the workflow first and its jobs after: `steps` are the positions of members whose
     job or nested workflow is recorded and does not exist. Positions of members that are not under way make nothing. The
-    events of the workflow itself are not repeated.
+    events of the workflow itself are not repeated. `results` and `Advance.needs` as with `advance`.
     """
     members = all_members(workflow)
-    step = Step(workflow, workflow.created_at, {})
+    step = Step(workflow, workflow.created_at, {}, results)
     for position in steps:
         if members[position].state == "pending":
             step.make(position, members[position].enqueued_at or workflow.created_at)
+    if step.needs:
+        return Advance(workflow=workflow, needs=tuple(sorted(step.needs)))
     return Advance(workflow=workflow, inserts=tuple(step.inserts), children=tuple(step.children))

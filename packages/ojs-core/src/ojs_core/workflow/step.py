@@ -17,13 +17,22 @@ from msgspec import Raw, Struct
 
 from ojs_core.backend import NewJob
 from ojs_core.envelope import new_job, parse_job_request
-from ojs_core.errors import EnvelopeTooLargeError, OJSError
+from ojs_core.errors import EnvelopeTooLargeError, NotFoundError, OJSError
 from ojs_core.events import Event
 from ojs_core.job import JobError
 from ojs_core.records import Member, Trigger, Workflow
 from ojs_core.workflow.definition import parse_nested
 from ojs_core.workflow.events import callback_event, created_event, ended_event, member_events, started_event
-from ojs_core.workflow.members import OPEN, all_members, named_id, parent_results, unhandled_failure, with_members
+from ojs_core.workflow.members import (
+    OPEN,
+    all_members,
+    before_mask,
+    named_id,
+    parent_results,
+    size,
+    unhandled_failure,
+    with_members,
+)
 from ojs_core.workflow.outcome import Outcome, outcome_of_workflow, record_outcome
 
 
@@ -34,6 +43,9 @@ class Advance(Struct, frozen=True, kw_only=True):
     enqueue, in order. `children` are the nested workflows that begin with it, already started, each to be written anew;
     their first jobs are among `inserts`, their events among `events`. `changed` is false if there is nothing to write;
     `finished` is true if this very step ended the workflow.
+
+    `needs` are positions of members whose results the record has left elsewhere and this step hands on. If there are
+    any, the rest counts for nothing: read those results and decide again.
     """
 
     workflow: Workflow
@@ -42,12 +54,21 @@ class Advance(Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...] = ()
     changed: bool = False
     finished: bool = False
+    needs: tuple[int, ...] = ()
 
 
 Verdict = Literal["wait", "start", "cancel"]
 
 HANDED_MAX_BYTES: Final = 64 * 1024 * 1024
 """Results that one step hands to jobs, counted for each of them: they are part of its one commit."""
+RESULTS_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Results kept in the record of a workflow, which is written at each member's end: those beyond stay with the jobs."""
+TOLD_MAX_BYTES: Final = RESULTS_MAX_BYTES
+"""Results that one job is told.
+
+Not more than a record keeps: what a nested group or batch has to leave is then never wanted, as it is too large to hand
+on. Nor has a chain anything to leave: its last step was told the results of all the others.
+"""
 
 
 def _decide(trigger: Trigger, *, missing: bool, broken: bool) -> Verdict:
@@ -68,11 +89,23 @@ def _decide(trigger: Trigger, *, missing: bool, broken: bool) -> Verdict:
 class Step:
     """One step in the making: the members as they become, and what has to be done about it."""
 
-    def __init__(self, workflow: Workflow, now: int, refused: Mapping[str, JobError]) -> None:
+    def __init__(
+        self,
+        workflow: Workflow,
+        now: int,
+        refused: Mapping[str, JobError],
+        results: Mapping[int, Raw | None] = {},
+    ) -> None:
         self.workflow = workflow
         self.now = now
         self.refused = refused
-        self.members = all_members(workflow)
+        self.results = results
+        self.members = [
+            msgspec.structs.replace(member, result=results[position]) if position in results else member
+            for position, member in enumerate(all_members(workflow))
+        ]
+        self.needs: set[int] = set()
+        self._left = [position for position, member in enumerate(self.members) if member.result_bytes is not None]
         self.changed = False
         self.inserts: list[NewJob] = []
         self.children: list[Workflow] = []
@@ -134,6 +167,8 @@ class Step:
         self.members[position] = member
         self.changed = True
         self._ended.append(position)
+        if member.result_bytes is not None:
+            self._left.append(position)
         if position < len(self.workflow.members):
             self._open_members -= 1
         else:
@@ -164,13 +199,40 @@ class Step:
     def _results_for(self, position: int) -> Raw:
         """Return what the job at a position is told of those before it; once it is too much, nobody is told more."""
         if self.handed_bytes <= HANDED_MAX_BYTES:
+            left = self._left_before(position)
+            wanted = [before for before in left if before not in self.results]
             results = parent_results(self.workflow, self.members, position, self._ancestors)
-            self.handed_bytes += len(bytes(results))
+            # For each that is wanted there is a null so far.
+            missing = sum((self.members[before].result_bytes or 0) - len(b"null") for before in wanted)
+            told = size(results) + missing
+            self.handed_bytes += told
+            if told > TOLD_MAX_BYTES:
+                raise EnvelopeTooLargeError(
+                    f"The results to hand to the job are {told} bytes; at most {TOLD_MAX_BYTES} are handed on."
+                )
             if self.handed_bytes <= HANDED_MAX_BYTES:
+                self._check_there(left)
+                self.needs.update(wanted)
                 return results
         raise EnvelopeTooLargeError(
             f"The results to hand to the jobs that start together are more than {HANDED_MAX_BYTES} bytes."
         )
+
+    def _left_before(self, position: int) -> list[int]:
+        """Return the positions whose results the job at a position is told and the record has left elsewhere."""
+        if not self._left or (position < len(self.workflow.members) and not self.members[position].depends_on):
+            return []
+        mask = before_mask(self.workflow, self.members, position, self._ancestors)
+        return [before for before in self._left if mask >> before & 1]
+
+    def _check_there(self, left: list[int]) -> None:
+        """Raise `NotFoundError` if one of these results was looked for in vain."""
+        gone = [self.members[before].id for before in left if before in self.results and self.results[before] is None]
+        if gone:
+            raise NotFoundError(
+                f"The result of '{gone[0]}' is gone. A workflow keeps {RESULTS_MAX_BYTES} bytes of results; the others"
+                " are kept with their jobs, until the retention of these ends."
+            )
 
     def _make_job(self, position: int, at: int, new_id: str, results: Raw) -> None:
         new = new_job(
@@ -229,6 +291,8 @@ class Step:
             ready, self.ready = sorted(self.ready), []
             for position in ready:
                 self.make(position, self.now)
+        if self.needs:
+            return Advance(workflow=self.workflow, needs=tuple(sorted(self.needs)))
         if not self.changed:
             return Advance(workflow=self.workflow)
         return self._close()
@@ -258,7 +322,23 @@ class Step:
         elif verdict == "cancel":
             self._end(position, msgspec.structs.replace(member, state="cancelled", completed_at=self.now))
 
+    def _leave_results(self) -> None:
+        """Leave with their jobs the results that the record has no room for, and those that were brought."""
+        for position in self.results:
+            self.members[position] = msgspec.structs.replace(self.members[position], result=None)
+        if self.workflow.kind == "chain":
+            return
+        room = RESULTS_MAX_BYTES - sum(size(member.result) for member in all_members(self.workflow))
+        for position in self._reported:
+            member = self.members[position]
+            taken = size(member.result)
+            if taken > room:
+                self.members[position] = msgspec.structs.replace(member, result=None, result_bytes=taken)
+            else:
+                room -= taken
+
     def _close(self) -> Advance:
+        self._leave_results()
         still_open = self._open_members + self._open_callbacks
         failure = None if still_open else unhandled_failure(self.workflow, self.members)
         changes: dict[str, object] = {}

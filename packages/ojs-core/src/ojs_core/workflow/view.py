@@ -16,8 +16,9 @@ from msgspec import Raw, Struct
 from ojs_core.job import TERMINAL, Job, JobError, JobState
 from ojs_core.records import Member, Workflow
 from ojs_core.timestamps import format_ms
-from ojs_core.workflow.members import all_members, child_ids
+from ojs_core.workflow.members import all_members, child_ids, size
 from ojs_core.workflow.outcome import job_counts, outcome_of_job, outcome_of_workflow, record_outcome
+from ojs_core.workflow.step import RESULTS_MAX_BYTES
 
 
 class _Arguments(Struct):
@@ -28,6 +29,19 @@ _Inner: TypeAlias = Mapping[str | None, dict[str, Any]]
 """Views of nested workflows by id."""
 
 _decode_arguments = msgspec.json.Decoder(_Arguments).decode
+
+
+class _Room:
+    """What is left of the bytes of results that one view may hold."""
+
+    def __init__(self) -> None:
+        self._left = RESULTS_MAX_BYTES
+
+    def take(self, result: Raw) -> bool:
+        """Take the room of a result; False, and nothing is taken, if there is not enough."""
+        fits = size(result) <= self._left
+        self._left -= size(result) if fits else 0
+        return fits
 
 
 def render(workflow: Workflow, jobs: Mapping[str, Job], children: Mapping[str, Workflow]) -> dict[str, Any]:
@@ -42,19 +56,29 @@ def render(workflow: Workflow, jobs: Mapping[str, Job], children: Mapping[str, W
 
     A member whose job has ended shows that, even if the workflow has not taken note of it yet. Error keys are there
     only when something failed; `cancelled_at`, `steps_cancelled` and `steps_already_completed` only when cancelled
-    (C-EP-25). Results are embedded as the JSON text that came in.
+    (C-EP-25). Results are embedded as the JSON text that came in, as long as all of them together take no more than
+    `RESULTS_MAX_BYTES`; beyond, an element has `result_bytes` instead of `result`, and its job or nested workflow the
+    result.
     """
+    return _render(workflow, jobs, children, _Room())
+
+
+def _render(
+    workflow: Workflow, jobs: Mapping[str, Job], children: Mapping[str, Workflow], room: _Room
+) -> dict[str, Any]:
     shown = [_look_up(workflow, member, jobs, children) for member in all_members(workflow)]
     members = shown[: len(workflow.members)]
     inner: _Inner = {
-        child_id: render(children[child_id], jobs, children) for child_id in child_ids(workflow) if child_id in children
+        child_id: _render(children[child_id], jobs, children, room)
+        for child_id in child_ids(workflow)
+        if child_id in children
     }
     view: dict[str, Any] = {"id": workflow.id, "name": workflow.name, "state": workflow.state}
     if workflow.kind != "dag":
         view["type"] = workflow.kind
-    view |= _elements(workflow, members, inner)
+    view |= _elements(workflow, members, inner, room)
     if workflow.callbacks:
-        view["callbacks"] = {one.member.id: _element(one, inner) for one in shown[len(members) :]}
+        view["callbacks"] = {one.member.id: _element(one, inner, room) for one in shown[len(members) :]}
     if workflow.parent_id is not None:
         view |= {"parent_workflow_id": workflow.parent_id, "parent_step_index": workflow.parent_step}
     times = _times(
@@ -107,11 +131,15 @@ def _look_up(workflow: Workflow, member: Member, jobs: Mapping[str, Job], childr
     return _Shown(member, member.state)
 
 
-def _elements(workflow: Workflow, members: Sequence[_Shown], inner: _Inner) -> dict[str, Any]:
+def _elements(workflow: Workflow, members: Sequence[_Shown], inner: _Inner, room: _Room) -> dict[str, Any]:
     """Return the elements and how many there are, under the names that go with the kind."""
     ids = [member.id for member in workflow.members]
     elements = [
-        {"index": index, **_element(one, inner), "depends_on": [ids[position] for position in one.member.depends_on]}
+        {
+            "index": index,
+            **_element(one, inner, room),
+            "depends_on": [ids[position] for position in one.member.depends_on],
+        }
         for index, one in enumerate(members)
     ]
     completed = sum(one.state == "completed" for one in members)
@@ -121,7 +149,7 @@ def _elements(workflow: Workflow, members: Sequence[_Shown], inner: _Inner) -> d
     return {"jobs_total": len(members), "jobs_completed": completed, "jobs_failed": failed, "jobs": elements}
 
 
-def _element(one: _Shown, inner: _Inner) -> dict[str, Any]:
+def _element(one: _Shown, inner: _Inner, room: _Room) -> dict[str, Any]:
     member = one.member
     element: dict[str, Any] = {"id": member.id, "type": member.type, "state": one.state, "job_id": member.job_id}
     if member.name is not None:
@@ -132,8 +160,10 @@ def _element(one: _Shown, inner: _Inner) -> dict[str, Any]:
         element["workflow_id"] = member.child_id
         if member.child_id in inner:
             element["workflow"] = inner[member.child_id]
-    if member.result is not None:
+    if member.result is not None and room.take(member.result):
         element["result"] = member.result
+    elif member.result is not None or member.result_bytes is not None:
+        element["result_bytes"] = size(member.result) or member.result_bytes
     element |= _times(started_at=member.started_at, completed_at=member.completed_at)
     if member.error is not None:
         element["error"] = _error(member.error)
