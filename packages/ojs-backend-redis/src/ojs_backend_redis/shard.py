@@ -12,7 +12,7 @@ from ojs_backend_redis.eventlog import Entry
 from ojs_backend_redis.layout import encode_text
 from ojs_backend_redis.packing import busy_with, encode_packed, unpack_commit
 from ojs_core.backend import Beaten, BeatRequest, Claimed, ClaimRequest, Commit, Committed, Refused
-from ojs_core.records import WorkerState
+from ojs_core.records import WorkerState, Workflow
 
 Verdict = Literal["dropped", "decided", "open"]
 _VERDICTS: tuple[Verdict, ...] = ("dropped", "decided", "open")
@@ -53,6 +53,14 @@ class Shard(RedisBackend):
             await self._client.ask(("HDEL", key, name))
         else:
             await self._client.ask(("HSET", key, name, encode_packed((0, 0, directive, False))))
+
+    async def get_unlocked_workflow(self, workflow_id: str) -> Workflow | Busy | None:
+        """Read a workflow that no commit is about to change."""
+        # In this order: what was begun in between has shown nobody anything yet.
+        owner, found = await self._client.ask(
+            ("HGET", f"{self._root}locks", f"w{workflow_id}"), ("HGET", f"{self._root}flows", workflow_id)
+        )
+        return self._workflow(found) if owner is None else Busy(owner.decode())
 
     # Its event log.
 

@@ -322,7 +322,14 @@ class SpreadBackend(Backend):
         return sorted(due, key=lambda entry: (entry.wake_at or 0, entry.name))[:limit]
 
     async def get_workflow(self, workflow_id: str) -> Workflow | None:
-        return await self._shard_of(workflow_id).get_workflow(workflow_id)
+        # A job that a commit starts may be there, and end, before that commit has changed the workflow. Whoever then
+        # read the workflow as it was before would take the job for none of its members, and its end would be lost.
+        patience = self._spanning.patience()
+        while True:
+            found = await self._shard_of(workflow_id).get_unlocked_workflow(workflow_id)
+            if not isinstance(found, Busy):
+                return found
+            await patience.wait(found)
 
     async def due_workflows(self, now: int, limit: int) -> list[Workflow]:
         due = _flat(await self._reached(lambda shard: shard.due_workflows(now, limit)))
