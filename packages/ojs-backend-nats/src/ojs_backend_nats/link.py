@@ -13,7 +13,7 @@ from typing import Any
 
 import nats
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -37,6 +37,15 @@ MINIMUM = (2, 10)
 _log = logging.getLogger("ojs.nats")
 
 OnMessage = Callable[[Msg], Awaitable[None]]
+
+
+class _Client(Client):
+    """The client, but for what an attempt to connect leaves open when it fails after the connection was made."""
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
 
 
 class Link:
@@ -71,7 +80,7 @@ class Link:
 
     async def open(self) -> None:
         """Connect. Raises `SettingsError` or `BackendUnavailableError`."""
-        client = Client()
+        client = _Client()
         options = self._options()
         self._hopeless = asyncio.get_running_loop().create_future()
         connecting = asyncio.ensure_future(client.connect(**options))
