@@ -289,6 +289,18 @@ async def test_a_workflow_knows_the_jobs_it_has_started(
     assert found.name == "started"
 
 
+async def test_the_jobs_that_a_workflow_has_started_are_there(shared: RedisServer, make_spread: MakeSpread) -> None:
+    """A workflow may know of a job before that is there; who asks for the job waits, and does not take it for gone."""
+    first = await make_spread(shared.url, prefix="there")
+    second = await make_spread(shared.url, prefix="there")
+    flow = next(flow for flow in iter(make_workflow, None) if shard_of(first, flow.id) == 0)
+    job = make_new(queue=QUEUES[-1], one_queue=True)
+    # Prepare, prepare, decide.
+    await die(first, Commit(inserts=(job,), workflows=(WorkflowWrite(flow.id, flow, 0),)), 3)
+    assert await second.get_workflow(flow.id) is not None
+    assert (await read(second, job.job.id)).state is JobState.AVAILABLE
+
+
 async def test_a_lock_that_stays(shared: RedisServer, make_spread: MakeSpread) -> None:
     """A request waits for it no longer than it may take."""
     first = await make_spread(shared.url, prefix="stays")

@@ -46,6 +46,11 @@ class Shard(RedisBackend):
         """Tell which ids belong to jobs of this shard."""
         return [bool(found) for found in await self._client.ask(*(("EXISTS", f"{self._root}j:{i}") for i in job_ids))]
 
+    async def locked(self, job_ids: Sequence[str]) -> Busy | None:
+        """Return a commit that is about to change one of these jobs, or to put it here."""
+        [owners] = await self._client.ask(("HMGET", f"{self._root}locks", *(f"j{job_id}" for job_id in job_ids)))
+        return next((Busy(owner.decode()) for owner in owners if owner is not None), None)
+
     async def heed(self, worker_id: str, directive: WorkerState | None) -> None:
         """Note what a worker that another shard keeps was told to do, since claims are served here."""
         key, name = f"{self._root}workers", encode_text(worker_id)

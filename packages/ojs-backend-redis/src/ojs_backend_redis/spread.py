@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -210,6 +211,16 @@ class SpreadBackend(Backend):
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
         found = await self._map.read(job_ids)
+        patience = self._spanning.patience()
+        # One that a commit starts, or moves, may be on its way while another shard shows already that there is one.
+        while missed := [job_id for job_id in job_ids if job_id not in found]:
+            locks = await self._each(partial(Shard.locked, job_ids=missed))
+            # One that came before the locks were read.
+            found |= await self._map.read(missed)
+            busy = next((lock for lock in locks if lock is not None), None)
+            if busy is None:
+                break
+            await patience.wait(busy)
         return [found.get(job_id) for job_id in job_ids]
 
     async def due_jobs(self, now: int, limit: int) -> list[Job]:
