@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ojs_api.docs import PART, PARTS
 from ojs_core.backend import Backend
 
 ROOT = Path(__file__).parent.parent
@@ -135,6 +136,11 @@ def test_readme_and_ci_run_the_tests_with_the_same_command() -> None:
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     (command,) = re.findall(r"^TESTS='(.+)'$", script, re.MULTILINE)
     assert command in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_part_that_is_generated_is_in_the_documentation() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(found["name"] for text in texts for found in PART.finditer(text)) == sorted(PARTS)
 
 
 def test_no_lock_file_is_tracked() -> None:

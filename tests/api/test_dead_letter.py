@@ -77,6 +77,18 @@ async def test_a_retry_starts_afresh(api, check) -> None:
     assert await types(api) == ["a.b"]
 
 
+async def test_what_was_revived_shows_no_expiry(api) -> None:
+    """It has none any more, and a worker that believed in it would throw the job away."""
+    dead = await api.dead(options={"expires_at": "+PT1H", "tags": ["kept"]})
+    assert "expires_at" in dead
+    answer = await api.ask("POST", f"/ojs/v1/dead-letter/{dead['id']}/retry")
+    assert "expires_at" not in answer["job"]
+    await api.tick(2 * 3_600_000)
+    job = await api.fetch_one()
+    assert "expires_at" not in job
+    assert (job["retry"], job["tags"]) == (dead["retry"], ["kept"])
+
+
 async def test_a_retry_can_change_the_job(api, check) -> None:
     """C-EP-18."""
     dead = await api.dead()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ojs_core.rate import SLOT_MS, SLOTS, RateWindow, available, spend
+from ojs_core.rate import AHEAD_MAX, SLOT_MS, SLOTS, RateWindow, available, spend
 
 SECOND = 1000
 # Moves of a clock that may stand, run, jump, and go back a little, as another server's may.
@@ -41,6 +41,13 @@ def test_a_clock_behind_counts_into_the_newest_slot() -> None:
     assert window.slot == 100
     assert window.counts[0] == 3
     assert available(window, 5, now=8_000) == 2
+
+
+def test_a_clock_far_behind_begins_anew() -> None:
+    wrong = spend(None, 5, now=(100 + AHEAD_MAX + 1) * SLOT_MS)
+    assert available(wrong, 5, now=101 * SLOT_MS) == 0
+    assert available(wrong, 5, now=100 * SLOT_MS) == 5
+    assert spend(wrong, 2, now=100 * SLOT_MS) == RateWindow(100, (2, *(0,) * (SLOTS - 1)))
 
 
 @given(limit=st.integers(1, 20), moves=moves)

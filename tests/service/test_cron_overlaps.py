@@ -119,6 +119,17 @@ async def test_a_firing_that_loses_every_race_is_left_for_the_next_look(server: 
     assert await server.states() == ["cancelled", "available"]
 
 
+async def test_staged_instances_outlive_their_entry(server: Any) -> None:  # C-CRN-19
+    """Without the entry nothing would release them once the one before has ended."""
+    await server.register(overlap_policy="enqueue")
+    for _ in range(3):
+        await server.tick(MINUTE)
+    assert await server.states() == ["available", "pending", "pending"]
+    await server.jobs.cancel((await server.made())[2].id)
+    await server.crons.delete("nightly")
+    assert await server.states() == ["available", "available", "cancelled"]
+
+
 async def test_enqueue_lets_one_run_after_the_other(server: Any, failure: Any) -> None:  # C-CRN-22
     await server.register(overlap_policy="enqueue")
     await server.tick(MINUTE)

@@ -9,12 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from ojs_api.wire import job_view
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Conflict, Refused
-from ojs_core.errors import DuplicateJobError, InvalidRequestError, NotFoundError, StateConflictError
+from ojs_core.errors import (
+    BackendUnavailableError,
+    DuplicateJobError,
+    InvalidRequestError,
+    NotFoundError,
+    StateConflictError,
+)
+from ojs_core.job import encode_record
+from ojs_core.lifecycle import plan_cancel
 from ojs_core.service import jobs as service_jobs
 from ojs_core.service.failure import Failure
 from ojs_core.service.revival import parse_revival
 from ojs_core.testing.wrapper import BackendWrapper
+from ojs_core.timestamps import format_ms
 
 PATIENCE_S = 30
 UNIQUE = {"keys": ["type"]}
@@ -35,6 +45,32 @@ async def test_a_push_a_fetch_and_an_ack_cost_one_call_each(server: Any) -> None
     assert server.backend.calls["commit"] == 2
     assert server.backend.calls["claim"] == 1
     assert server.backend.calls["get_jobs"] == 0
+
+
+async def test_a_claim_is_answered_even_if_the_expired_cannot_be_seen_to(server: Any) -> None:
+    """What was claimed would be nobody's until its lease lapses. An empty fetch is refused instead (C-SCH-03)."""
+    expired = await server.push(expires_at="+PT1S")
+    job = await server.push()
+    server.clock.advance(1000)
+
+    async def fail(store: Backend, commit: Commit) -> None:  # noqa: ARG001 - as it is called
+        raise BackendUnavailableError("away")
+
+    server.meddle(fail)
+    assert [taken.id for taken in await server.fetch(count=2)] == [job.id]
+    with pytest.raises(BackendUnavailableError):
+        await server.fetch()
+    server.backend.inner = server.backend.inner.inner
+    await server.tick()
+    assert await server.state(expired) == "discarded"
+
+
+async def test_what_is_remembered_is_small(server: Any) -> None:
+    """However large the jobs are, and wherever they end."""
+    job = await server.push(args=["x" * 10_000], meta={"a": "x" * 10_000}, tags=["x" * 10_000], other="x" * 10_000)
+    await server.fetch()
+    await server.beat("w", job.id)
+    assert len(encode_record(server.service.context.remembered[job.id])) < 1000
 
 
 async def test_a_failure_is_decided_from_the_remembered_claim(server: Any, failure: Failure) -> None:
@@ -99,6 +135,65 @@ async def test_replace_except_schedule_keeps_the_schedule(server: Any) -> None: 
     assert await server.state(first) == "cancelled"
     await server.tick(3_600_000)
     assert await server.state(pushed.job) == "available"
+
+
+async def test_the_kept_schedule_is_the_one_shown(server: Any) -> None:  # C-UNQ-10
+    """Not the one that the client sent with the new job, and lost."""
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    first = await server.push(unique=unique, scheduled_at="+PT1H")
+    second = (await server.jobs.push(server.request(unique=unique, scheduled_at="+PT2H"))).job
+    assert second.scheduled_at == first.scheduled_at
+    assert job_view(second)["scheduled_at"] == format_ms(first.scheduled_at)
+    assert "unique" in job_view(second)
+
+
+async def test_a_schedule_is_kept_within_a_batch_too(server: Any) -> None:  # C-UNQ-10
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    requests = [server.request(unique=unique, scheduled_at="+PT1H"), server.request(unique=unique)]
+    first, second = (pushed.job for pushed in await server.jobs.push_batch(requests))
+    assert (first.state, second.state) == ("cancelled", "scheduled")
+    assert second.scheduled_at == first.scheduled_at
+
+
+async def test_a_schedule_is_not_kept_of_a_job_that_ended_meanwhile(server: Any) -> None:
+    """Nothing was replaced then, so the new job runs when its client wanted it to."""
+    first = await server.push(unique=UNIQUE, scheduled_at="+PT1H")
+
+    async def cancel(store: Backend, commit: Commit) -> None:
+        if commit.transitions:
+            ended = plan_cancel(first.id, server.clock.now(), server.service.context.retention)
+            await store.commit([Commit(transitions=(ended,))])
+
+    server.meddle(cancel)
+    unique = {**UNIQUE, "on_conflict": "replace_except_schedule"}
+    assert (await server.jobs.push(server.request(unique=unique))).job.state == "available"
+
+
+@pytest.mark.parametrize("policy", ["reject", "ignore", "replace"])
+async def test_a_batch_looks_at_all_its_earlier_jobs(server: Any, policy: str) -> None:
+    """Not only at the last one of the same fingerprint, which may be in a state that does not count."""
+    available = {**UNIQUE, "states": ["available"]}
+    scheduled = {**UNIQUE, "states": ["scheduled"]}
+    requests = [
+        server.request(unique=available),
+        server.request(unique=scheduled, scheduled_at="+PT1H"),
+        server.request(unique={**available, "on_conflict": policy}),
+    ]
+    if policy == "reject":
+        with pytest.raises(DuplicateJobError) as caught:
+            await server.jobs.push_batch(requests)
+        assert caught.value.details["index"] == 2
+        return
+    first, _, third = await server.jobs.push_batch(requests)
+    assert third.deduplicated == (policy == "ignore")
+    assert (third.job.id == first.job.id) == (policy == "ignore")
+    assert (
+        await server.states()
+        == {
+            "ignore": ["available", "scheduled"],
+            "replace": ["cancelled", "scheduled", "available"],
+        }[policy]
+    )
 
 
 async def test_replace_takes_over_from_every_job_in_the_way(server: Any) -> None:
@@ -309,7 +404,7 @@ async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
 
 @pytest.mark.parametrize("stopping", [False, True])
 async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any, stopping: bool) -> None:  # noqa: FBT001
-    job = await server.push()
+    ended, job = await server.push(), await server.push()
     started, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowBackend(BackendWrapper):
@@ -320,12 +415,14 @@ async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any, s
             return answer
 
     server.backend.inner = SlowBackend(server.backend.inner)
-    waiting = asyncio.ensure_future(server.fetch(wait_ms=1000))
+    waiting = asyncio.ensure_future(server.fetch(count=2, wait_ms=1000))
     await started.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert await server.state(job) == "active"
+    # One that cannot be given back does not keep the others.
+    await server.jobs.cancel(ended.id)
     go_on.set()
     if stopping:
         await server.service.stop()

@@ -8,10 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.service import flows
 
 from ojs_core.backend import Backend, BeatRequest, Commit, CronWrite, JobQuery
 from ojs_core.envelope import decode_object
 from ojs_core.errors import BackendUnavailableError, NotFoundError
+from ojs_core.failing import plan_failure
+from ojs_core.job import Job
 from ojs_core.records import CronEntry, Worker
 from ojs_core.service import HeartbeatRequest, maintenance
 from ojs_core.testing.clock import DAY, FakeClock
@@ -118,6 +121,18 @@ async def test_a_dead_worker_loses_its_jobs(server: Any, monkeypatch: pytest.Mon
     assert (await server.event_data("worker.stopped"))[0]["reason"] == "heartbeat_timeout"
 
 
+async def test_many_dead_workers_do_not_wait_for_their_turn(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is bounded; whoever is left over is seen to at once and not a second later."""
+    monkeypatch.setattr(maintenance, "BURIED_PER_LOOK", 2)
+    for name in "abc":
+        await server.workers.beat(HeartbeatRequest(worker=worker(name)))
+    server.clock.advance(30_001)
+    assert await server.service.maintenance.bury_dead_workers()
+    assert [left.id for left in await server.workers.list_workers()] == ["c"]
+    assert not await server.service.maintenance.bury_dead_workers()
+    assert await server.workers.list_workers() == []
+
+
 async def test_a_worker_that_only_fetches_keeps_its_jobs(server: Any) -> None:  # C-WRK-09
     job = await server.push()
     await server.fetch(worker_id="w")
@@ -149,6 +164,25 @@ async def test_prunes_events_and_dead_letters(server: Any, failure: Any, monkeyp
     assert len(await server.event_types()) == 4
 
 
+async def test_a_dead_letter_is_not_pruned_before_its_workflow_knows(server: Any, failure: Any) -> None:
+    """A server may die between the end of a member and the next step of its workflow."""
+    server = type(server)(dead_letter_max=1)
+    flow = await flows.create(server, flows.chain(flows.job(options=flows.DEAD), flows.job()))
+    member = await flows.take(server)
+    now = server.clock.now()
+    died = plan_failure(member, now, server.service.context.retention, failure.at(1, now), 0.0)
+    await server.backend.commit([Commit(transitions=(died,))])
+    server.clock.advance(1)
+    newer = await server.push(retry=flows.DEAD["retry"])
+    await server.fetch()
+    await server.jobs.fail(newer.id, failure)
+    for _ in range(2):
+        await server.service.maintenance.prune()
+    assert await flows.state(server, flow) == "failed"
+    left = (await server.jobs.list_jobs(JobQuery(dead=True))).jobs
+    assert [found.id for found in left] == [newer.id]
+
+
 async def test_one_record_that_cannot_be_woken_does_not_keep_the_others_asleep(
     server: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,11 +209,56 @@ async def test_the_loops_do_their_work_and_stop(server: Any) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("ojs-")]
 
 
+async def start_with_one_due(server: Any) -> Job:
+    """Start the loops; when they know of a scheduled job, its time comes. No loop has looked since."""
+    job = await server.push(scheduled_at="+PT1S")
+    await server.service.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while not server.backend.calls["next_wake_at"]:
+            await asyncio.sleep(0)
+    server.clock.advance(1000)
+    return job
+
+
+@pytest.mark.parametrize("wait_ms", [0, 1])
+async def test_what_was_due_when_a_fetch_came_is_handed_to_it(server: Any, wait_ms: int) -> None:  # C-SCH-01
+    job = await start_with_one_due(server)
+    assert [job.id for job in await server.fetch(wait_ms=wait_ms)] == [job.id]
+
+
+async def test_a_fetch_does_not_wait_for_a_failing_promotion(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "CATCH_UP_S", 10 * PATIENCE_S)
+
+    async def away(_: Backend, __: Commit) -> None:
+        raise BackendUnavailableError("away")
+
+    await start_with_one_due(server)
+    server.meddle(away)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await server.fetch() == ()
+        assert await server.fetch() == ()
+
+
+async def test_a_fetch_does_not_wait_long_for_a_slow_promotion(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "CATCH_UP_S", 0)
+    answered = asyncio.Event()
+
+    async def slow(_: Backend, __: Commit) -> None:
+        await answered.wait()
+
+    job = await start_with_one_due(server)
+    server.meddle(slow)
+    assert await server.fetch() == ()
+    answered.set()
+    monkeypatch.setattr(maintenance, "CATCH_UP_S", PATIENCE_S)
+    assert [job.id for job in await server.fetch()] == [job.id]
+
+
 async def test_the_loops_survive_an_outage_and_a_bug(
     server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(maintenance, "FAILED_PAUSE_S", 0)
-    troubles: list[Exception] = [BackendUnavailableError("away"), RuntimeError("bug")]
+    troubles: list[Exception] = [*(BackendUnavailableError("away") for _ in range(3)), RuntimeError("bug")]
     look = server.service.maintenance.look
     more = [True]
     done = asyncio.Event()
@@ -196,7 +275,7 @@ async def test_the_loops_survive_an_outage_and_a_bug(
     await server.service.start()
     await asyncio.wait_for(done.wait(), PATIENCE_S)
     await server.service.stop()
-    assert "waits for the store: away" in caplog.text
+    assert caplog.text.count("waits for the store: away") == caplog.text.count("goes on") == 1
     assert "Background work failed" in caplog.text
 
 

@@ -6,10 +6,12 @@ import asyncio
 
 import msgspec
 import pytest
+from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
 from tests.servers.proxy import proxy_to
 
 from ojs_backend_nats.backend import NATSBackend
+from ojs_backend_nats.compaction import ABREAST
 from ojs_backend_nats.config import MIB, NATSConfig
 from ojs_core.backend import Commit, CronWrite, Removal, WorkflowWrite
 from ojs_core.errors import BackendUnavailableError
@@ -21,6 +23,7 @@ from ojs_core.testing.factories import make_beat, make_cron, make_new, make_tran
 
 PATIENCE_S = 30
 SLACK = 1
+PAYLOAD_MAX = 64 * 1024
 
 
 @pytest.fixture
@@ -164,3 +167,21 @@ async def test_who_was_away_starts_over(backend: NATSBackend, open_nats: NATSOpe
                     await asyncio.sleep(0)
         assert await snapshot(away) == await snapshot(backend)
         await away.close()
+
+
+async def test_what_was_written_in_many_parts_goes_too(own_server: NatsServer, open_nats: NATSOpener) -> None:
+    """An entry of more parts than are looked through at a time must not stay in the way for ever."""
+    own_server.stop()
+    small = NatsServer(own_server.folder, f"max_payload: {PAYLOAD_MAX}", port=own_server.port).start()
+    try:
+        config = NATSConfig(servers=(small.url,), stream="PARTS", slack_mib=SLACK)
+        backend = await open_nats(config)
+        large = raw(["x" * PAYLOAD_MAX])
+        done = await insert(backend, *(make_new(queue="large", args=large) for _ in range(2 * ABREAST)))
+        removals = tuple(Removal(job.id, job.version) for job in done)
+        await accept(backend, removals=removals)
+        await churn(backend, 20)
+        assert await settled_size(backend) < 2 * SLACK * MIB
+        await backend.close()
+    finally:
+        small.stop()

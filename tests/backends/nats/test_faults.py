@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import shutil
 import signal
 import time
@@ -241,6 +242,7 @@ async def test_attempts_to_connect_leave_nothing_open(
     open_nats: NATSOpener, own_server: NatsServer, own_config: NATSConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also those that a server takes and does not answer."""
+    caplog.set_level(logging.DEBUG, "ojs.nats")
 
     def attempts() -> int:
         return sum(record.getMessage() == "NATS: TimeoutError" for record in caplog.records)

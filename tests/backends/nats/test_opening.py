@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from nats.aio.msg import Msg
 from tests.servers.certificates import make_certificate
 from tests.servers.nats import NatsServer
 from tests.servers.nats_fixtures import NATSOpener
+from tests.servers.proxy import proxy_to
 
 from ojs_backend_nats.config import NATSConfig
 from ojs_backend_nats.link import Link
@@ -41,14 +44,27 @@ def at(config: NATSConfig, server: NatsServer, **settings: Any) -> NATSConfig:
 
 async def test_nobody_listens(open_nats: NATSOpener) -> None:
     port = free_ports(1)[0]
-    with pytest.raises(BackendUnavailableError, match="NATS_URL"):
+    with pytest.raises(BackendUnavailableError, match="NATS_URL") as caught:
         await open_nats(servers=(f"nats://127.0.0.1:{port}",), timeout_ms=500)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 async def test_one_of_several_servers_is_enough(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
     port = free_ports(1)[0]
     backend = await open_nats(servers=(f"nats://127.0.0.1:{port}", *nats_config.servers))
     await backend.ping()
+
+
+async def test_servers_that_hang(open_nats: NATSOpener, nats_config: NATSConfig) -> None:
+    """They take connections and say nothing: the one that answers is found in time, whichever are asked first."""
+    port = int(nats_config.servers[0].rpartition(":")[2])
+    async with proxy_to(port) as one, proxy_to(port) as two, proxy_to(port) as three:
+        hanging = []
+        for proxy in (one, two, three):
+            proxy.hold()
+            hanging.append(f"nats://127.0.0.1:{proxy.port}")
+        backend = await open_nats(servers=(*hanging, *nats_config.servers), timeout_ms=4000)
+        await backend.ping()
 
 
 @pytest.mark.parametrize("server", [["authorization { user: a, password: b }"]], indirect=True)
@@ -95,6 +111,19 @@ async def test_tls(open_nats: NATSOpener, nats_config: NATSConfig, tmp_path: Pat
             await open_nats(nats_config, servers=(url,), tls_ca=str(tmp_path / "nats" / "nats.conf"))
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("server", [["authorization { user: a, password: b }"]], indirect=True)
+@pytest.mark.parametrize("by_url", [True, False])
+async def test_tls_that_the_server_does_not_ask_for(
+    open_nats: NATSOpener, nats_config: NATSConfig, server: NatsServer, tmp_path: Path, *, by_url: bool
+) -> None:
+    """No password may go over a connection that should have been encrypted."""
+    certificate, _ = make_certificate(tmp_path, "IP:127.0.0.1")
+    tls: dict[str, Any] = {} if by_url else {"tls_ca": str(certificate)}
+    url = f"{'tls' if by_url else 'nats'}://a:b@127.0.0.1:{server.port}"
+    with pytest.raises(SettingsError, match="does not ask for TLS"):
+        await open_nats(nats_config, servers=(url,), **tls)
 
 
 @pytest.mark.parametrize("field", ["credentials", "nkey_seed", "tls_ca", "tls_cert"])
@@ -241,3 +270,21 @@ async def test_a_request_nobody_hears_yet_is_sent_again(nats_server: NatsServer,
     finally:
         await answerer.close()
         await link.close()
+
+
+async def test_an_outage_does_not_fill_the_log(
+    nats_config: NATSConfig, server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "ojs.nats")
+    link = Link(at(nats_config, server), lambda: None)
+    await link.open()
+    try:
+        server.kill()
+        async with asyncio.timeout(PATIENCE_S):
+            while len([text for text in caplog.messages if f"Errno {errno.ECONNREFUSED}" in text]) < 3:
+                await asyncio.sleep(0)
+    finally:
+        await link.close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "The connection to NATS is down." in warnings
+    assert len(warnings) == len(set(warnings))

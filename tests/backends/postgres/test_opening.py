@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from tests.backends.postgres.conftest import Opener
 from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import proxy_to
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_backend_postgres.config import PostgresConfig
@@ -115,6 +116,15 @@ async def test_several_hosts_of_which_one_is_there(postgres: PostgresServer, ope
     await backend.ping()
 
 
+async def test_a_host_that_hangs(postgres: PostgresServer, open_backend: Opener) -> None:
+    """It takes connections and says nothing: the others are asked in time."""
+    async with proxy_to(postgres.port) as proxy:
+        proxy.hold()
+        hosts = f"127.0.0.1:{proxy.port},127.0.0.1:{postgres.port}"
+        backend = await open_backend(url=f"postgresql://postgres@{hosts}/postgres", connect_timeout_ms=2000)
+        await backend.ping()
+
+
 @pytest.mark.parametrize("rest", ["secret@host:port/db", "secret@host/db?sslmode=nonsense"])
 async def test_a_url_that_cannot_be_read(open_backend: Opener, rest: str) -> None:
     with pytest.raises(SettingsError, match="DATABASE_URL cannot be read") as caught:
@@ -129,7 +139,7 @@ async def test_a_wrong_password(
     await connection.execute("CREATE ROLE known LOGIN PASSWORD 'right'")
     own_server.demand_passwords()
     url = f"postgresql://known:wrong@127.0.0.1:{own_server.port}/postgres"
-    with pytest.raises(BackendUnavailableError, match="refused the user or the password") as caught:
+    with pytest.raises(SettingsError, match=r"DATABASE_URL: .* refused the user or the password") as caught:
         await PostgresBackend(PostgresConfig(url=url)).open()
     assert "wrong" not in str(caught.value)
 

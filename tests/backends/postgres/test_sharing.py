@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import asyncpg
+import pytest
 from tests.backends.postgres.conftest import Opener
 
 from ojs_backend_postgres.backend import PostgresBackend
 from ojs_core.backend import Commit, Committed, EventQuery, JobQuery, Refused
+from ojs_core.errors import PartlyUnavailableError
 from ojs_core.job import JobState
 from ojs_core.lifecycle import LifecycleEvent
 from ojs_core.testing.contract.steps import accept, claim_ids, counts, events, insert, insert_one
@@ -26,6 +28,44 @@ async def test_sixty_unique_enqueues_at_once_on_a_pool_of_ten(open_backend: Open
     )
     assert sum(isinstance(answer, Committed) for [answer] in answers) == 1
     assert await counts(first) == {"available": 1}
+
+
+async def test_what_happened_before_an_outage_is_answered(open_backend: Opener, connect: Connect) -> None:
+    """A call of several transactions may end in the middle; what was committed, or handed out, by then stays so."""
+    backend = await open_backend(timeout_ms=500)
+    await backend.reset()
+    await insert(backend, *(make_new(queue="a") for _ in range(2)), make_new(queue="b", max_per_second=9))
+    held = await insert_one(backend, queue="c")
+    other = await connect()
+    await other.execute("BEGIN; SELECT FROM ojs.queue WHERE name = 'b' FOR UPDATE")
+    await other.execute(f"SELECT FROM ojs.job WHERE id = '{held.id}' FOR UPDATE")
+    new = make_new(queue="c")
+    cancels = tuple(make_transition(LifecycleEvent.CANCEL, job_id) for job_id in (new.job.id, held.id))
+    with pytest.raises(PartlyUnavailableError) as caught:
+        await backend.commit([Commit(inserts=(new,)), Commit(transitions=cancels)])
+    first, second = caught.value.answers
+    assert isinstance(first, Committed)
+    assert second is None
+    with pytest.raises(PartlyUnavailableError) as caught:
+        await backend.claim([make_claim("a", count=4000), make_claim("b", count=4000)])
+    claimed, none = caught.value.answers
+    assert (len(claimed.jobs), none) == (2, None)
+    await other.execute("ROLLBACK")
+    assert [await counts(backend, name) for name in "abc"] == [{"active": 2}, {"available": 1}, {"available": 2}]
+
+
+async def test_claims_of_limited_queues_never_wait_in_a_circle(backend: PostgresBackend, connect: Connect) -> None:
+    """Workers ask for the same queues in different orders; who waits for one must not hold another."""
+    await insert(backend, *(make_new(queue=name, max_per_second=9) for name in ("a", "b")))
+    other = await connect()
+    await other.execute("BEGIN; SELECT FROM ojs.queue WHERE name = 'a' FOR UPDATE")
+    claiming = asyncio.create_task(backend.claim([make_claim("b", "a", count=2)]))
+    onlooker = await connect()
+    while not await onlooker.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+        """The claim has not met the lock yet."""
+    await other.execute("SELECT FROM ojs.queue WHERE name = 'b' FOR UPDATE NOWAIT; COMMIT")
+    [claimed] = await claiming
+    assert [job.queue for job in claimed.jobs] == ["b", "a"]
 
 
 async def test_a_reader_of_the_log_misses_nothing_that_is_not_visible_yet(

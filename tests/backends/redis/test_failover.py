@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from tests.backends.redis.conftest import MakeBackend
+from tests.servers.proxy import proxy_to
 from tests.servers.redis import RedisCluster, RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
+from ojs_backend_redis.client import Client
+from ojs_backend_redis.config import RedisConfig, parse_url
 from ojs_core.errors import BackendUnavailableError
 from ojs_core.testing.contract.doorbell import Bell
 from ojs_core.testing.contract.steps import claim_ids, insert, insert_one, read
@@ -82,6 +86,38 @@ async def test_sentinels_that_know_no_such_master(
 ) -> None:
     with pytest.raises(BackendUnavailableError, match="cannot be reached"):
         await make_backend(f"redis+sentinel://127.0.0.1:{sentinels[2].port}/others")
+
+
+@asynccontextmanager
+async def held_proxies(port: int, count: int) -> AsyncIterator[str]:
+    """Yield addresses, with commas between them, that take connections and never say a word."""
+    async with AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(proxy_to(port)) for _ in range(count)]
+        for proxy in proxies:
+            proxy.hold()
+        yield ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+
+
+async def test_sentinels_that_hang(
+    sentinels: tuple[RedisServer, RedisServer, RedisServer], make_backend: MakeBackend
+) -> None:
+    """Those named first may take connections and say nothing: the others are asked in time."""
+    async with held_proxies(sentinels[2].port, 2) as hanging:
+        backend = await make_backend(f"redis+sentinel://{hanging},127.0.0.1:{sentinels[2].port}/jobs")
+        await insert_one(backend)
+
+
+async def test_nodes_that_hang(shared_cluster: RedisCluster) -> None:
+    """If the time ends before a node that answers was asked, the next request begins with another one."""
+    node = shared_cluster.nodes[0]
+    async with held_proxies(node.port, 5) as hanging:
+        url = f"redis+cluster://{hanging},127.0.0.1:{node.port}"
+        client = Client(RedisConfig(target=parse_url(url), timeout_ms=1000))
+        client.open()
+        with pytest.raises(BackendUnavailableError):
+            await client.ask(("PING",))
+        assert await client.ask(("PING",)) == [b"PONG"]
+        await client.close()
 
 
 async def test_a_slot_moves_to_another_node(shared_cluster: RedisCluster, make_backend: MakeBackend) -> None:

@@ -39,6 +39,11 @@ async def test_a_wrong_password(make_server: MakeServer, make_backend: MakeBacke
     await backend.ping()
 
 
+async def test_a_password_where_none_is_set(shared: RedisServer, make_backend: MakeBackend) -> None:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL: Redis refused the user name or password"):
+        await make_backend(f"redis://:any@127.0.0.1:{shared.port}")
+
+
 async def test_a_user_who_may_do_too_little(shared: RedisServer, make_backend: MakeBackend) -> None:
     """An ACL user needs its keys, its channel and these commands, and nothing else."""
     shared.ask("ACL", "SETUSER", "poor", "on", ">p", "~{poor}:*", "&{poor}:*", "+@read", "+info")

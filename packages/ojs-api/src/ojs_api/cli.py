@@ -207,12 +207,22 @@ async def check(environ: Mapping[str, str]) -> int:
         for line in await backend.warnings():
             print(f"warning: {line}")
     except BackendUnavailableError as error:
-        print(f"store: cannot be used: {error}")
+        print(f"store: cannot be used: {error}{_cause(error)}")
         return 1
     finally:
         await backend.close()
     print(f"store: {settings.backend} answers")
     return 0
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the store's driver said. Clients are not told that; whoever runs this command needs it."""
+    cause = error
+    # A timeout has a cancellation behind it, which says nothing.
+    while isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    lines = str(cause).splitlines()
+    return f" ({type(cause).__name__}: {lines[0]})" if lines and cause is not error else ""
 
 
 async def migrate(environ: Mapping[str, str], *, check_only: bool, as_script: bool) -> int:
@@ -225,12 +235,14 @@ async def migrate(environ: Mapping[str, str], *, check_only: bool, as_script: bo
     try:
         steps = await (backend.pending_migrations() if check_only else backend.migrate())
     except BackendUnavailableError as error:
-        print(f"store: cannot be used: {error}")
+        print(f"store: cannot be used: {error}{_cause(error)}")
         return 1
     for step in steps:
         print(f"{'to do' if check_only else 'done'}: {step}")
-    if not steps:
+    if not steps and backend.migration_script():
         print("The schema is up to date.")
+    elif not steps:
+        print(f"Nothing to do: a server prepares the store '{settings.backend}' by itself when it starts.")
     return 1 if check_only and steps else 0
 
 

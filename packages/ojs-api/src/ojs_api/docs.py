@@ -22,7 +22,7 @@ PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)",
 
 def settings_table(settings: Sequence[Setting] = SETTINGS) -> str:
     """Return settings with their defaults and meanings."""
-    rows = [f"| `{setting.variable}` | {_shown(setting.default)} | {setting.meaning} |" for setting in settings]
+    rows = [f"| `{setting.variable}` | {_default(setting)} | {setting.meaning} |" for setting in settings]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -54,14 +54,23 @@ def backends_table() -> str:
     return "\n".join(["| backend | " + " | ".join(fields) + " |", "|---" * (len(fields) + 1) + "|", *rows])
 
 
+def _default(setting: Setting) -> str:
+    """Return a default as it would be set, so that it can be copied; a long time also as people say it."""
+    text = _shown(setting.default)
+    if setting.variable.endswith("_MS") and isinstance(setting.default, int):
+        for unit, length in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000)):
+            count, rest = divmod(setting.default, length)
+            if count and not rest:
+                return f"{text} ({count} {unit}{'s' if count > 1 else ''})"
+    return text
+
+
 def _shown(value: object) -> str:
     match value:
         case bool():
             return "yes" if value else "no"
         case None | ():
             return "none"
-        case int():
-            return f"{value:,}".replace(",", " ")
         case _:
             return str(value)
 

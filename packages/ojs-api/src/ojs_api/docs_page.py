@@ -33,7 +33,7 @@ th, td { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); tex
 th { color: var(--dim); font-weight: 600; }
 td:first-child { white-space: nowrap; }
 :target { background: var(--soft); outline: .5rem solid var(--soft); }
-@media (max-width: 40rem) { td:first-child { white-space: normal; } }
+@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 7em; } }
 """
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'; "

@@ -85,7 +85,8 @@ class Compactor:
         entries: list[tuple[int, Entry]] = []
         assembler = Assembler()
         size = 0
-        while size < STEP_BYTES and sequence < last:
+        # An entry of many parts may be longer than a step: without the end of it there is nothing to remove.
+        while (size < STEP_BYTES or not entries) and sequence < last:
             group = range(sequence, min(sequence + ABREAST, last))
             for message in await asyncio.gather(*map(self._stream.read, group)):
                 if message is None:

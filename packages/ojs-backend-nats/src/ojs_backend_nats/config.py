@@ -94,7 +94,8 @@ SETTINGS: tuple[Setting, ...] = (
         "NATS_URL",
         "servers",
         _servers,
-        "Addresses of the servers, joined by commas; `tls://` asks for TLS. A user and password may be part of them.",
+        "Addresses of the servers, joined by commas; `tls://` asks for TLS and takes nothing less. A user and password "
+        "may be part of them.",
         "nats://127.0.0.1:4222",
         secret=True,
     ),

@@ -33,6 +33,7 @@ AGAIN_S = 1.0
 """After how long without an answer a request that may be done twice is sent again: while a stream is being made, or is
 without a leader, the servers pass over what is asked of it."""
 MINIMUM = (2, 10)
+NO_TLS = "the server does not ask for TLS, and NATS_URL or OJS_NATS_TLS_* does"
 
 _log = logging.getLogger("ojs.nats")
 
@@ -40,12 +41,25 @@ OnMessage = Callable[[Msg], Awaitable[None]]
 
 
 class _Client(Client):
-    """The client, but for what an attempt to connect leaves open when it fails after the connection was made."""
+    """The client, but held to TLS where it was asked for, and to closing what a failed attempt to connect left open.
+
+    By itself it does what the server asks for. Whoever sits between could have the password in the clear, so this looks
+    just before that is sent.
+    """
 
     async def _connect_to_server(self, s: Srv) -> None:
         if self._transport is not None:
             self._transport.close()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
+
+    def _connect_command(self) -> bytes:
+        server = self._current_server
+        asked = server is not None and (
+            server.uri.scheme == "tls" or (server.uri.scheme == "nats" and "tls" in self.options)
+        )
+        if asked and not self._server_info.get("tls_required"):
+            raise nats.errors.Error(NO_TLS)
+        return super()._connect_command()
 
 
 class Link:
@@ -62,6 +76,8 @@ class Link:
         self._over = False
         """Closed for good. The client's loop that reconnects may miss that it was cancelled: its callbacks end it."""
         self._last_error: Exception | None = None
+        self._said: set[str] = set()
+        """What was a warning since the connection came back: the client tries again several times a second."""
         self._hopeless: asyncio.Future[SettingsError] | None = None
         """Why trying again to connect makes no sense."""
         self.requests = 0
@@ -92,10 +108,10 @@ class Link:
             if self._hopeless.done():
                 raise self._hopeless.result()
             if not connecting.done():
-                raise self._explained(self._last_error or TimeoutError())
+                raise self._explained(self._last_error or TimeoutError()) from self._last_error
             connecting.result()
         except (OSError, ValueError, nats.errors.Error) as error:
-            raise self._explained(self._last_error or error) from error
+            raise self._explained(self._last_error or error) from (self._last_error or error)
         finally:
             if not client.is_connected:
                 self._over = True
@@ -118,7 +134,8 @@ class Link:
         options: dict[str, Any] = {
             "servers": list(config.servers),
             "name": "ojs-server",
-            "connect_timeout": config.timeout_s,
+            # A share for each, so that one that hangs does not keep the others from being asked.
+            "connect_timeout": config.timeout_s / len(config.servers),
             "reconnect_time_wait": RECONNECT_WAIT_S,
             "max_reconnect_attempts": -1,
             "ping_interval": PING_S,
@@ -162,6 +179,8 @@ class Link:
                 "NATS_URL: the server refused the sign-in. Check OJS_NATS_USER and OJS_NATS_PASSWORD, OJS_NATS_TOKEN, "
                 "OJS_NATS_CREDENTIALS or OJS_NATS_NKEY_SEED, whichever it asks for."
             )
+        if str(error) == NO_TLS:
+            return SettingsError(f"NATS_URL: {NO_TLS}.")
         if isinstance(error, ssl.SSLError) or "tls" in text:
             return SettingsError(f"NATS_URL: TLS failed: {error}. Check OJS_NATS_TLS_CA, OJS_NATS_TLS_CERT.")
         return BackendUnavailableError("NATS cannot be reached at NATS_URL.")
@@ -296,8 +315,11 @@ class Link:
         if isinstance(explained, SettingsError) and self._hopeless is not None and not self._hopeless.done():
             self._hopeless.set_result(explained)
         if self._client is not None:
+            text = str(error) or type(error).__name__
+            level = logging.DEBUG if text in self._said else logging.WARNING
+            self._said.add(text)
             ours = not isinstance(error, OSError | nats.errors.Error)
-            _log.warning("NATS: %s", str(error) or type(error).__name__, exc_info=error if ours else None)
+            _log.log(level, "NATS: %s", text, exc_info=error if ours else None)
 
     async def _on_disconnected(self) -> None:
         if self._client is not None:
@@ -308,5 +330,6 @@ class Link:
     async def _on_reconnected(self) -> None:
         if self._over:
             raise asyncio.CancelledError
+        self._said.clear()
         _log.warning("The connection to NATS is back.")
         self._lost()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import asyncpg
@@ -37,7 +37,7 @@ from ojs_core.backend import (
     Refused,
     WakeCallback,
 )
-from ojs_core.errors import BackendUnavailableError, SettingsError
+from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError, SettingsError
 from ojs_core.events import Event, other_event, worker_started
 from ojs_core.job import Job, JobState
 from ojs_core.rate import RateWindow
@@ -184,6 +184,8 @@ class PostgresBackend(Backend):
         except FAULTS as error:
             if isinstance(error, asyncpg.ClientConfigurationError):
                 raise _unreadable_url() from None
+            if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+                raise SettingsError(f"DATABASE_URL: {unavailable(error)}") from error
             raise unavailable(error) from error
         except ValueError:
             raise _unreadable_url() from None
@@ -194,7 +196,8 @@ class PostgresBackend(Backend):
         answers: list[Committed | Refused] = []
         for group in split(commits):
             call = Call(group, self._config.schema)
-            answers += call.answers(await self._requests.fetch(self._queries.commit, *call.arguments))
+            with _answering(answers, len(commits)):
+                answers += call.answers(await self._requests.fetch(self._queries.commit, *call.arguments))
             if call.woken:
                 self._wake(call.woken)
         return answers
@@ -202,7 +205,8 @@ class PostgresBackend(Backend):
     async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
         answers: list[Claimed] = []
         for group in claiming.split(requests):
-            rows = await self._requests.fetch(self._queries.claim, *claiming.arguments_of(group))
+            with _answering(answers, len(requests)):
+                rows = await self._requests.fetch(self._queries.claim, *claiming.arguments_of(group))
             answers += claiming.answers_of(group, rows)
         return answers
 
@@ -331,6 +335,17 @@ class PostgresBackend(Backend):
             except BackendUnavailableError as error:
                 more = False
                 log.debug("Counting waits for the database: %s", error)
+
+
+@contextlib.contextmanager
+def _answering(answers: Sequence[object], asked: int) -> Iterator[None]:
+    """Have an outage in the middle of a call answered with what happened before it: that has happened."""
+    try:
+        yield
+    except BackendUnavailableError as error:
+        if not answers:
+            raise
+        raise PartlyUnavailableError(error.message, [*answers, *[None] * (asked - len(answers))]) from error
 
 
 async def _disconnect(connection: asyncpg.Connection) -> None:

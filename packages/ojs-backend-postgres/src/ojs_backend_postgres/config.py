@@ -17,6 +17,7 @@ Migrate = Literal["auto", "never"]
 Durability = Literal["server", "on", "local", "remote_write", "remote_apply", "off"]
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_AUTHORITY = re.compile(r"(?P<before>[^/]*//(?:[^/?#]*@)?)(?P<hosts>[^/?#]*)(?P<behind>.*)", re.DOTALL)
 
 
 class PostgresConfig(Struct, frozen=True, kw_only=True):
@@ -41,6 +42,18 @@ class PostgresConfig(Struct, frozen=True, kw_only=True):
     def from_environ(cls, environ: Mapping[str, str]) -> PostgresConfig:
         """Read the settings. Raises `SettingsError`, naming the variable, for a value that makes no sense."""
         return cls(**read_values(SETTINGS, environ))
+
+
+def one_by_one(url: str) -> list[str]:
+    """Return the URL once for each of the hosts in it, with that one alone.
+
+    >>> one_by_one("postgresql://me@one,two:5433/jobs")
+    ['postgresql://me@one/jobs', 'postgresql://me@two:5433/jobs']
+    """
+    parts = _AUTHORITY.fullmatch(url)
+    if parts is None:
+        return [url]
+    return [parts["before"] + host + parts["behind"] for host in parts["hosts"].split(",")]
 
 
 def _url(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from ojs_backend_postgres.config import PostgresConfig
+from ojs_backend_postgres.config import PostgresConfig, one_by_one
 from ojs_backend_postgres.errors import FAULTS, LOST_RACES, closed, unavailable
 from ojs_core.errors import BackendUnavailableError
 
@@ -57,6 +57,8 @@ async def connect(
 ) -> asyncpg.Connection:
     """Connect directly. Raises what the driver raises.
 
+    Of several hosts each gets its share of the time: one that hangs does not keep the others from being asked.
+
     Args:
         config: the settings.
         url: where to, if not to where they say; then not through the pooler.
@@ -66,13 +68,22 @@ async def connect(
     settings = {} if url is None and config.pooler else session_settings(config)
     if patient:
         settings.pop("statement_timeout", None)
-    return await asyncpg.connect(
-        url or config.url,
-        timeout=config.connect_timeout_ms / 1000,
-        command_timeout=None if patient else (config.timeout_ms + GRACE_MS) / 1000,
-        server_settings={**settings, "application_name": purpose},
-        statement_cache_size=0 if config.pooler else 100,
-    )
+    hosts = one_by_one(url or config.url)
+
+    def dial(host: str) -> Awaitable[asyncpg.Connection]:
+        dialling: Awaitable[asyncpg.Connection] = asyncpg.connect(
+            host,
+            timeout=config.connect_timeout_ms / 1000 / len(hosts),
+            command_timeout=None if patient else (config.timeout_ms + GRACE_MS) / 1000,
+            server_settings={**settings, "application_name": purpose},
+            statement_cache_size=0 if config.pooler else 100,
+        )
+        return dialling
+
+    for host in hosts[:-1]:
+        with suppress(*FAULTS):
+            return await dial(host)
+    return await dial(hosts[-1])
 
 
 class Connections:

@@ -74,10 +74,9 @@ def unavailable(error: Exception) -> BackendUnavailableError:
 
 def as_setting(error: BaseException | None) -> SettingsError | None:
     """Return what to raise at the start for an error that will not pass by waiting: who we say we are is refused."""
-    if isinstance(error, Exception) and code_of(error) in ("NOAUTH", "WRONGPASS", "NOPERM"):
-        return SettingsError(
-            f"REDIS_URL: {_BY_CODE[code_of(error)]} Correct it, or what the user may do (ACL SETUSER)."
-        )
+    refused = isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError)
+    if isinstance(error, Exception) and (refused or code_of(error) in ("NOAUTH", "WRONGPASS", "NOPERM")):
+        return SettingsError(f"REDIS_URL: {unavailable(error)} Correct it, or what the user may do (ACL SETUSER).")
     return None
 
 

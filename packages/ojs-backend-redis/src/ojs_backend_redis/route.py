@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import Any
@@ -16,6 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ojs_backend_redis.config import Address, RedisConfig, Target
 
+ASKING_SHARE = 1 / 4
+"""How much of the time for connecting one sentinel or node gets to say where the store is."""
 _CLIENT_NAME = "ojs-server"
 
 
@@ -36,7 +39,7 @@ class Route:
         self._target = config.target
         self._timeout_s = config.timeout_ms / 1000
         self._slot = key_slot(config.root.encode())
-        self._nodes: tuple[Address, ...] = config.target.addresses
+        self._known: tuple[Address, ...] = config.target.addresses
         self._owner: Address | None = None
 
     async def connect(self) -> AbstractConnection:
@@ -75,37 +78,53 @@ class Route:
         return connection
 
     async def _ask_nodes(self) -> Address:
-        """Ask the nodes of the cluster, one after the other, who owns the slot."""
-        error: Exception = ClusterDownError("no node answers", status_code="CLUSTERDOWN")
-        for node in self._nodes:
-            try:
-                async with self._asking(node) as connection:
-                    ranges = await _ask(connection, "CLUSTER", "SLOTS")
-            except (RedisError, OSError) as failed:
-                error = failed
-                continue
+        """Ask the nodes of the cluster who owns the slot."""
+
+        def owner(node: Address, ranges: Sequence[Any]) -> Address | None:
             # [first slot, last slot, master, replicas...]; a node is [host, port, ...], its host empty for "as I am".
             masters = {Address(found[2][0].decode() or node.host, found[2][1]): found[:2] for found in ranges}
-            self._nodes = tuple(dict.fromkeys((*masters, *self._target.addresses)))
+            self._known = tuple(dict.fromkeys((node, *masters, *self._target.addresses)))
             for found in ranges:
                 if found[0] <= self._slot <= found[1]:
                     return Address(found[2][0].decode() or node.host, found[2][1])
-            error = ClusterDownError("nobody owns the slot", status_code="CLUSTERDOWN")
-        raise error
+            return None
+
+        nobody = ClusterDownError("nobody owns the slot", status_code="CLUSTERDOWN")
+        return await self._ask_around(("CLUSTER", "SLOTS"), owner, nobody)
 
     async def _ask_sentinels(self) -> Address:
-        """Ask the sentinels, one after the other, who is the master."""
-        error: Exception = RedisConnectionError("no sentinel answers")
-        for sentinel in self._target.addresses:
+        """Ask the sentinels who is the master."""
+
+        def master(_: Address, found: Sequence[Any] | None) -> Address | None:
+            return Address(found[0].decode(), int(found[1])) if found else None
+
+        nobody = RedisConnectionError("no sentinel knows a master of that name")
+        return await self._ask_around(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service), master, nobody)
+
+    async def _ask_around(
+        self, question: Sequence[str], named: Callable[[Address, Any], Address | None], nobody: Exception
+    ) -> Address:
+        """Ask one after the other, whoever answered last first, until one names a server.
+
+        One that hangs gets a share of the time that there is, so that others are asked too.
+        """
+        error = nobody
+        time_s = self._timeout_s * (1 if len(self._known) == 1 else ASKING_SHARE)
+        for address in self._known:
+            # To the end, before it is asked: if the caller's time ends with it, the next call begins with another.
+            others = tuple(other for other in self._known if other != address)
+            self._known = (*others, address)
             try:
-                async with self._asking(sentinel) as connection:
-                    found = await _ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service)
+                async with asyncio.timeout(time_s), self._asking(address) as connection:
+                    answer = await _ask(connection, *question)
             except (RedisError, OSError) as failed:
                 error = failed
                 continue
-            if found:
-                return Address(found[0].decode(), int(found[1]))
-            error = RedisConnectionError("no sentinel knows a master of that name")
+            self._known = (address, *others)
+            found = named(address, answer)
+            if found is not None:
+                return found
+            error = nobody
         raise error
 
     @asynccontextmanager

@@ -46,7 +46,7 @@ Found = TypeVar("Found")
 SEVERAL = -1
 """The lane of requests for several shards, and of those for a job of which it is not known where it is."""
 REACH_S = 1.0
-"""How long the clock waits for a shard before it goes on with the others."""
+"""How long the clock waits for a shard when another has answered, before it goes on with those that did."""
 
 
 class SpreadBackend(Backend):
@@ -106,17 +106,23 @@ class SpreadBackend(Backend):
         return await asyncio.gather(*map(call, self._shards))
 
     async def _reached(self, call: Callable[[Shard], Awaitable[Found]]) -> list[Found]:
-        """Ask all shards, and return what those say that answer soon; raise if none does."""
+        """Ask all shards, and return what those say that answer soon after the first; raise if none answers."""
         asked = [asyncio.ensure_future(call(shard)) for shard in self._shards]
+        left, reached = set(asked), False
         try:
-            done, _ = await asyncio.wait(asked, timeout=REACH_S)
+            while left and not reached:
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                reached = any(task.exception() is None for task in done)
+            if left:
+                await asyncio.wait(left, timeout=REACH_S)
+            answered = [task for task in asked if task.done()]
         finally:
             for task in asked:
                 task.cancel()
-        failures = _failures([task.exception() for task in done])
-        if len(failures) == len(done):
-            raise failures[0] if failures else BackendUnavailableError("Redis did not answer in time.")
-        return [task.result() for task in asked if task in done and task.exception() is None]
+        failures = _failures([task.exception() for task in answered])
+        if not reached:
+            raise failures[0]
+        return [task.result() for task in answered if task.exception() is None]
 
     def _shard_of(self, name: str) -> Shard:
         return self._shards[self._map.shard_of(name)]

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 
 class OJSError(Exception):
-    """The root of the tree.
+    """The server failed on a request that it should have served.
+
+    The base of every other error here.
 
     Attributes:
         code: wire code (`error.code`).

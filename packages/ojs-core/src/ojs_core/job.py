@@ -155,3 +155,16 @@ decode_record = msgspec.json.Decoder(Job).decode
 def replace_fields(job: Job, **changes: object) -> Job:
     """Return a copy with `changes`."""
     return msgspec.structs.replace(job, **changes)
+
+
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def no_longer_sent(as_sent: Raw | None, name: str) -> Raw | None:
+    """Return `Job.as_sent` without an attribute that holds no more; it would be shown in the place of what does."""
+    if as_sent is None:
+        return None
+    members = _decode_members(as_sent)
+    if members.pop(name, None) is None:
+        return as_sent
+    return Raw(msgspec.json.encode(members))

@@ -12,6 +12,9 @@ from msgspec import Struct
 SLOT_MS = 100
 SLOTS = 11
 """The current slot and the ten before it: together they cover every instant of the last second."""
+AHEAD_MAX = 100
+"""Slots that a window may be ahead of a clock. One that is further ahead was left by a clock that was wrong, and is
+forgotten: else nothing more would be handed out until the time that it showed."""
 
 
 class RateWindow(Struct, frozen=True, array_like=True):
@@ -34,13 +37,17 @@ def available(window: RateWindow | None, limit: int, now: int) -> int:
 def spend(window: RateWindow | None, count: int, now: int) -> RateWindow:
     """Return the window after `count` jobs were handed out now."""
     first, *rest = _shifted(window, now)
-    slot = now // SLOT_MS if window is None else max(window.slot, now // SLOT_MS)
+    slot = now // SLOT_MS if window is None or _is_lost(window, now) else max(window.slot, now // SLOT_MS)
     return RateWindow(slot, (first + count, *rest))
 
 
 def _shifted(window: RateWindow | None, now: int) -> tuple[int, ...]:
-    if window is None:
+    if window is None or _is_lost(window, now):
         return (0,) * SLOTS
     # A clock behind the window's (another server's) counts as the window's own slot.
     passed = min(SLOTS, max(0, now // SLOT_MS - window.slot))
     return (*(0,) * passed, *window.counts)[:SLOTS]
+
+
+def _is_lost(window: RateWindow, now: int) -> bool:
+    return window.slot - now // SLOT_MS > AHEAD_MAX

@@ -5,8 +5,9 @@ Only the chosen module is imported. There is no fallback to another store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
 
 import pluggy
 
@@ -50,14 +51,30 @@ def backend_settings(name: str) -> Sequence[Setting]:
     return _hooks_of(name).ojs_backend_settings() or ()
 
 
+def _official_backends() -> set[str]:
+    """Return the extras of `ojs-server`, each of which installs the backend of its name."""
+    try:
+        return set(metadata("ojs-server").get_all("Provides-Extra") or ()) - {"all"}
+    except PackageNotFoundError:
+        return set()
+
+
+def _advice(name: str, installed: Iterable[str]) -> str:
+    official = _official_backends()
+    if name in official:
+        return f" To install it: pip install 'ojs-server[{name}]', or ./packages/ojs-backend-{name} in a clone."
+    near = difflib.get_close_matches(name, sorted({*official, *installed}), 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 def _hooks_of(name: str) -> pluggy.HookRelay:
     """Import the package of one backend and return its hooks, verified."""
     installed = installed_backends()
     entry = installed.get(name)
     if entry is None:
         raise BackendNotInstalledError(
-            f"OJS_BACKEND={name}: no installed package provides this backend. Installed: {', '.join(installed)}. "
-            f"For an official one run: pip install 'ojs-server[{name}]'"
+            f"OJS_BACKEND={name}: no installed package provides this backend. Installed: {', '.join(installed)}."
+            + _advice(name, installed)
         )
     manager = pluggy.PluginManager("ojs")
     manager.add_hookspecs(hookspecs)

@@ -71,7 +71,10 @@ _ROWS = (
     Setting("OJS_PORT", "port", whole(0, 65535), "Port to listen on; 0 picks a free one."),
     Setting("OJS_WORKERS", "workers", whole(1, 64), "Server processes sharing the port and the store."),
     Setting(
-        "OJS_LOG_LEVEL", "log_level", choice("debug", "info", "warning", "error"), "Least severe log lines to write."
+        "OJS_LOG_LEVEL",
+        "log_level",
+        choice("debug", "info", "warning", "error"),
+        "Least severe log lines to write: debug, info, warning or error.",
     ),
     Setting(
         "OJS_API_KEY",

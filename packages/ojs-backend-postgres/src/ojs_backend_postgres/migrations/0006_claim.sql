@@ -9,7 +9,7 @@
 -- What the rate limit of a queue leaves now; see ojs_core.rate, which this repeats.
 CREATE FUNCTION ojs.window_at(slot bigint, spent bigint[], now bigint) RETURNS bigint[] LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
-        WHEN spent IS NULL THEN array_fill(0::bigint, ARRAY[11])
+        WHEN spent IS NULL OR slot - now / 100 > 100 THEN array_fill(0::bigint, ARRAY[11])
         ELSE (array_fill(0::bigint, ARRAY[least(11, greatest(0, now / 100 - slot))::int]) || spent)[1:11]
     END
 $$;
@@ -106,6 +106,9 @@ BEGIN
         );
     END IF;
 
+    -- In one order, whatever the order in which they are asked for: claims must not wait for each other in a circle.
+    PERFORM FROM ojs.queue q WHERE q.name = ANY (queues) AND q.max_per_second IS NOT NULL AND q.paused_at IS NULL
+    ORDER BY q.name FOR NO KEY UPDATE;
     FOR head IN
         SELECT l.line, q.name, q.max_per_second
         FROM unnest(lines, queues) WITH ORDINALITY l (line, name, place) JOIN ojs.queue q ON q.name = l.name
@@ -120,7 +123,7 @@ BEGIN
         room := wanted - served;
         CONTINUE WHEN room <= 0;
         IF head.max_per_second IS NOT NULL THEN
-            -- Under the lock of the queue, and as it is then.
+            -- Under the lock of the queue, which may be new: a limit that came a moment ago.
             SELECT ojs.window_at(q.slot, q.spent, latest), least(room, q.max_per_second) INTO window_now, room
             FROM ojs.queue q WHERE q.name = head.name AND q.paused_at IS NULL FOR NO KEY UPDATE;
             room := least(room, head.max_per_second - (SELECT sum(s) FROM unnest(window_now) s));
@@ -144,7 +147,7 @@ BEGIN
 
         IF head.max_per_second IS NOT NULL THEN
             UPDATE ojs.queue q
-            SET slot = greatest(latest / 100, q.slot),
+            SET slot = greatest(latest / 100, CASE WHEN q.slot - latest / 100 <= 100 THEN q.slot END),
                 spent = (window_now[1] + cardinality(ids)) || window_now[2:]
             WHERE q.name = head.name;
         END IF;

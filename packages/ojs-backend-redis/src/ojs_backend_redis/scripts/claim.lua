@@ -8,7 +8,7 @@
 -- If the client dies: the jobs are out and nobody knows; they come back when their lease ends.
 
 local EXPIRED_MAX = 100
-local SLOT_MS, SLOTS = 100, 11
+local SLOT_MS, SLOTS, AHEAD_MAX = 100, 11, 100
 local R_QUEUES, R_COUNT, R_NOW, R_DEFAULT_LEASE, R_DEFAULT_TIMEOUT, R_WORKER, R_LEASE, R_ELSEWHERE =
   1, 2, 3, 4, 5, 6, 7, 8
 
@@ -31,11 +31,12 @@ end
 -- The rate limit, as `ojs_core.rate` defines it: jobs handed out by slots of 100 ms, the newest first.
 local function shift_window(queue, now)
   local slot, counts = math.floor(now / SLOT_MS), {}
-  local first = queue[4] or slot
+  local known = queue[4] and queue[4] - slot <= AHEAD_MAX
+  local first = known and queue[4] or slot
   local passed = math.min(SLOTS, math.max(0, slot - first))
   local spent = 0
   for i = 1, SLOTS do
-    counts[i] = i > passed and queue[4] and queue[4 + i - passed] or 0
+    counts[i] = i > passed and known and queue[4 + i - passed] or 0
     spent = spent + counts[i]
   end
   return math.max(first, slot), counts, spent

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
+
+from msgspec import Raw
 
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Committed, Refused
 from ojs_core.clock import Clock
 from ojs_core.coalesce import Lanes
 from ojs_core.doorbell import Doorbell
-from ojs_core.job import Job
+from ojs_core.job import Job, replace_fields
 from ojs_core.settings import Settings
 
 REMEMBERED_MAX = 10_000
 """Claimed jobs this process remembers, at most."""
+_NOTHING = Raw(b"")
+_NOT_REMEMBERED: Final = {
+    "args": _NOTHING, "meta": _NOTHING, "parent_results": None, "as_sent": None, "extra": None, "tags": None,
+    "error": None, "errors": (),
+}  # fmt: skip
+"""What no end of a run is decided from. Each text would keep the whole answer of the store that it is a part of."""
 
 
 class Context:
     """Shared by the services of one server process.
 
-    `remembered` holds the jobs this process handed out, as they were then. It is only a hint: what is decided from it
+    `remembered` holds the jobs this process handed out, as they were then, without the data of clients: a job may be a
+    megabyte, and one that ends through another server stays here. It is only a hint: what is decided from it
     is guarded by the version, and a stale one costs a read. It spares a failure the trip to read its retry policy.
     """
 
@@ -39,7 +48,7 @@ class Context:
 
     def remember(self, job: Job) -> None:
         """Keep a job handed out by this process, dropping the oldest beyond the limit."""
-        self.remembered[job.id] = job
+        self.remembered[job.id] = replace_fields(job, **_NOT_REMEMBERED)
         if len(self.remembered) > REMEMBERED_MAX:
             del self.remembered[next(iter(self.remembered))]
 

@@ -184,11 +184,17 @@ class CronService:
         raise _keeps_changing(name)
 
     async def delete(self, name: str) -> CronEntry:
-        """Remove an entry; jobs it made stay (C-CRN-19)."""
+        """Remove an entry; jobs it made stay (C-CRN-19). Staged ones are released: nothing else would do it later."""
         for _ in range(ROUNDS_MAX):
             entry = await self.get(name)
-            write = CronWrite(name, None, entry.version)
-            if isinstance(await self._context.commits.ask(Commit(cron=write)), Committed):
+            now = self._context.clock.now()
+            waiting = await self._context.backend.get_jobs(entry.waiting_job_ids)
+            staged = [job for job in waiting if job is not None and job.state is JobState.PENDING]
+            commit = Commit(
+                transitions=tuple(plan_activate(job.id, now) for job in staged),
+                cron=CronWrite(name, None, entry.version),
+            )
+            if isinstance(await self._context.commits.ask(commit), Committed):
                 return entry
         raise _keeps_changing(name)
 

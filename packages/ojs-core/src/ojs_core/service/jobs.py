@@ -15,7 +15,6 @@ from ojs_core.backend import (
     ClaimRequest,
     Commit,
     Committed,
-    Conflict,
     JobPage,
     JobQuery,
     NewJob,
@@ -23,25 +22,22 @@ from ojs_core.backend import (
     Removal,
 )
 from ojs_core.envelope import JobRequest, at_index, check_size, new_job
-from ojs_core.errors import DuplicateJobError, NotFoundError, OJSError, StateConflictError
-from ojs_core.events import EventDraft
+from ojs_core.errors import BackendUnavailableError, NotFoundError, OJSError, StateConflictError
 from ojs_core.failing import plan_failure, plan_requeue
-from ojs_core.job import Job, JobState, replace_fields
+from ojs_core.job import Job
 from ojs_core.lifecycle import (
     Transition,
     check_guard,
-    earliest,
     plan_ack,
     plan_activate,
     plan_cancel,
     plan_expire,
     plan_revive,
-    retention_ends,
 )
+from ojs_core.service.batch import Batch, Pushed, duplicate
 from ojs_core.service.context import Context
 from ojs_core.service.failure import Failure
 from ojs_core.service.revival import Revival
-from ojs_core.timestamps import format_ms
 
 log = logging.getLogger("ojs.jobs")
 
@@ -64,19 +60,24 @@ class FetchRequest(Struct, frozen=True, kw_only=True):
     wait_ms: int = 0
 
 
-class Pushed(Struct, frozen=True):
-    """The answer to a push: the new job, or the existing one a unique policy with `ignore` found."""
-
-    job: Job
-    deduplicated: bool = False
-
-
 class JobService:
-    """Jobs. `ended` is told each member of a workflow that ended here; it returns what kept workflows from going on."""
+    """Jobs.
 
-    def __init__(self, context: Context, ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]]) -> None:
+    Args:
+        context: what all services share.
+        ended: is told each member of a workflow that ended here; returns what kept workflows from going on.
+        catch_up: waits while the promotion of due jobs is under way; returns whether it was.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        ended: Callable[[Sequence[Job]], Awaitable[list[BaseException]]],
+        catch_up: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._context = context
         self._ended = ended
+        self._catch_up = catch_up
 
     # PUSH.
 
@@ -105,7 +106,7 @@ class JobService:
 
     async def _insert(self, news: Sequence[NewJob], requests: Sequence[JobRequest], now: int) -> list[Pushed]:
         """Insert jobs together, settling each unique conflict by the policy of the new job (C-UNQ-06 to C-UNQ-10)."""
-        batch = _Batch(news, requests, now, self._context)
+        batch = Batch(news, requests, now, self._context)
         for _ in range(ROUNDS_MAX):
             answer = await self._context.commits.ask(batch.commit())
             if isinstance(answer, Committed):
@@ -123,7 +124,7 @@ class JobService:
         A waiting fetch may be cancelled at any time: jobs claimed at that very moment are given back.
         """
         if not request.wait_ms:
-            return await self._claim(request)
+            return await self._claim_due(request)
         doorbell = self._context.doorbell
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(request.wait_ms, WAIT_MAX_MS) / 1000
@@ -140,7 +141,7 @@ class JobService:
                     await asyncio.wait_for(rung.wait(), min(left, POLL_MS / 1000))
 
     async def _claim_or_give_back(self, request: FetchRequest) -> tuple[Job, ...]:
-        claiming = asyncio.ensure_future(self._claim(request))
+        claiming = asyncio.ensure_future(self._claim_due(request))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -148,10 +149,20 @@ class JobService:
             raise
 
     async def _give_back(self, claiming: asyncio.Future[tuple[Job, ...]]) -> None:
-        """Requeue what was claimed for a client that has gone. If that fails too, the leases lapse."""
+        """Requeue what was claimed for a client that has gone. What that fails for too has a lease that lapses."""
+        jobs: tuple[Job, ...] = ()
         with suppress(OJSError):
-            for job in await claiming:
+            jobs = await claiming
+        for job in jobs:
+            with suppress(OJSError):
                 await self.requeue(job.id, lease_id=job.lease_id)
+
+    async def _claim_due(self, request: FetchRequest) -> tuple[Job, ...]:
+        """Claim jobs, and once more if none was there while some were about to be promoted."""
+        jobs = await self._claim(request)
+        if not jobs and await self._catch_up():
+            jobs = await self._claim(request)
+        return jobs
 
     async def _claim(self, request: FetchRequest) -> tuple[Job, ...]:
         context = self._context
@@ -176,7 +187,13 @@ class JobService:
                 context.commits.ask(Commit(transitions=(plan_expire(job, now, context.retention),)))
                 for job in claimed.expired
             ]
-            answers = await asyncio.gather(*expiries)
+            try:
+                answers = await asyncio.gather(*expiries)
+            except BackendUnavailableError:
+                # What was claimed is the client's by now, and would stand still until the leases lapse.
+                if not claimed.jobs:
+                    raise
+                answers = []
             await self._note_ended(
                 [change for answer in answers if isinstance(answer, Committed) for change in answer.changed]
             )
@@ -274,7 +291,7 @@ class JobService:
         """Make a dead letter available again with a fresh set of attempts (T17)."""
         for _ in range(ROUNDS_MAX):
             job = await self._noted_dead_letter(job_id)
-            transition = plan_revive(job, self._context.clock.now(), revival.changes(job) if revival else {})
+            transition = plan_revive(job, self._context.clock.now(), (revival or Revival()).changes(job))
             answer = await self._context.commits.ask(Commit(transitions=(transition,)))
             if isinstance(answer, Committed):
                 return answer.changed[0]
@@ -335,122 +352,6 @@ class JobService:
                 log.warning("A workflow could not go on yet: %s", error)
 
 
-class _Batch:
-    """Jobs on their way in, and what became of each so far."""
-
-    def __init__(self, news: Sequence[NewJob], requests: Sequence[JobRequest], now: int, context: Context) -> None:
-        self._now = now
-        self._context = context
-        self._requests = requests
-        self._news: dict[int, NewJob] = {}
-        self._existing: dict[int, Job] = {}
-        self._same_as: dict[int, int] = {}
-        self._replaced: dict[str, Transition] = {}
-        self._order: list[int] = []
-        self._replaced_order: list[str] = []
-        self._single = len(news) == 1
-        by_id: dict[str, int] = {}
-        holders: dict[str, int] = {}
-        for index, new in enumerate(news):
-            if by_id.setdefault(new.job.id, index) != index:
-                raise self._refuse(index, news[by_id[new.job.id]].job, "The id occurs twice in the batch.")
-            self._add(index, new, holders)
-
-    def _add(self, index: int, new: NewJob, holders: dict[str, int]) -> None:
-        """Take a job in, settling a unique conflict with an earlier one of the same batch."""
-        mark = new.job.fingerprint
-        if mark is None or new.hold is None:
-            self._news[index] = new
-            return
-        earlier = holders.get(mark)
-        if earlier is not None and self._news[earlier].job.state in new.hold.states:
-            match self._policy(index):
-                case "reject":
-                    raise self._refuse(index, self._news[earlier].job)
-                case "ignore":
-                    self._same_as[index] = earlier
-                    return
-                case _:
-                    self._news[earlier] = self._cancelled(self._news[earlier])
-        holders[mark] = index
-        self._news[index] = new
-
-    def _cancelled(self, new: NewJob) -> NewJob:
-        job = replace_fields(
-            new.job,
-            state=JobState.CANCELLED,
-            cancelled_at=self._now,
-            wake_at=retention_ends(JobState.CANCELLED, self._now, self._context.retention),
-        )
-        return NewJob(job=job, events=(*new.events, EventDraft("job.cancelled")))
-
-    def commit(self) -> Commit:
-        """Return what is to be written as things stand."""
-        self._order = list(self._news)
-        self._replaced_order = list(self._replaced)
-        return Commit(
-            inserts=tuple(self._news[index] for index in self._order), transitions=tuple(self._replaced.values())
-        )
-
-    def settle(self, conflict: Conflict) -> None:
-        """Take a conflict into account, or raise it."""
-        if conflict.kind == "transition":
-            # It changed since it was found; the next round finds out whether it is still in the way.
-            del self._replaced[self._replaced_order[conflict.index]]
-            return
-        index = self._order[conflict.index]
-        existing = conflict.job
-        assert existing is not None  # noqa: S101 - part of the contract of `id` and `hold`
-        if conflict.kind == "id":
-            raise self._refuse(index, existing)
-        match self._policy(index):
-            case "reject":
-                raise self._refuse(index, existing)
-            case "ignore":
-                del self._news[index]
-                self._existing[index] = existing
-            case policy:
-                self._replaced[existing.id] = plan_cancel(
-                    existing.id, self._now, self._context.retention, version=existing.version
-                )
-                if policy == "replace_except_schedule" and existing.state is JobState.SCHEDULED:
-                    self._news[index] = _with_schedule_of(self._news[index], existing)
-
-    def answers(self, committed: Committed) -> list[Pushed]:
-        """Return an answer per request, in their order."""
-        inserted = dict(zip(self._order, committed.inserted, strict=True))
-        answers = []
-        for index in range(len(self._requests)):
-            source = self._same_as.get(index, index)
-            if source in inserted:
-                answers.append(Pushed(inserted[source], deduplicated=source != index))
-            else:
-                answers.append(Pushed(self._existing[source], deduplicated=True))
-        return answers
-
-    def _policy(self, index: int) -> str:
-        unique = self._requests[index].unique
-        return "reject" if unique is None else unique.on_conflict
-
-    def _refuse(self, index: int, existing: Job, message: str | None = None) -> OJSError:
-        error = _duplicate(existing, message)
-        return error if self._single else at_index(error, index)
-
-
-def _with_schedule_of(new: NewJob, existing: Job) -> NewJob:
-    scheduled_at = existing.scheduled_at
-    assert scheduled_at is not None  # noqa: S101 - a scheduled job has a time
-    job = replace_fields(
-        new.job,
-        state=JobState.SCHEDULED,
-        scheduled_at=scheduled_at,
-        enqueued_at=None,
-        wake_at=earliest(scheduled_at, new.job.expires_at),
-    )
-    events = (EventDraft("job.scheduled", {"scheduled_at": format_ms(scheduled_at)}),)
-    return msgspec.structs.replace(new, job=job, events=events)
-
-
 def parse_lease_id(lease_id: str | None) -> int | None:
     """Return the fence in a lease id; one that this server never gave out matches no claim."""
     if lease_id is None:
@@ -483,18 +384,3 @@ def refusal(refused: Refused, transition: Transition) -> OJSError:
     except StateConflictError as error:
         return error
     return keeps_changing(transition.job_id)
-
-
-def duplicate(conflict: Conflict) -> OJSError:
-    """Return the error for a taken id or fingerprint."""
-    assert conflict.job is not None  # noqa: S101 - part of the contract of `id` and `hold`
-    return _duplicate(conflict.job)
-
-
-def _duplicate(existing: Job, message: str | None = None) -> DuplicateJobError:
-    return DuplicateJobError(
-        message or f"Job {existing.id} is already there and {existing.state}.",
-        existing_job_id=existing.id,
-        existing_job_state=existing.state,
-        unique_key=existing.fingerprint,
-    )

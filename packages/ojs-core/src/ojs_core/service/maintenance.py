@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,9 +34,12 @@ DUE_PER_LOOK = 500
 POLL_MS = 100
 """Longest sleep between two looks at the clock: what another server scheduled meanwhile is late by this at most."""
 HOUSEKEEPING_S = 1.0
+BURIED_PER_LOOK = 100
 PRUNE_S = 60.0
 PRUNED_PER_LOOK = 5_000
 FAILED_PAUSE_S = 1.0
+CATCH_UP_S = 1.0
+"""How long a fetch waits for the promotion of what is due, at most."""
 
 
 class Maintenance:
@@ -49,6 +53,9 @@ class Maintenance:
         self._crons = crons
         self._workers = workers
         self._tasks: list[asyncio.Task[None]] = []
+        # When something is due next, as far as the loop knows; and what wakes those who wait for its look.
+        self._next_due: int | None = None
+        self._looked = asyncio.Event()
 
     def start(self) -> None:
         """Begin. Needs a running event loop."""
@@ -66,13 +73,19 @@ class Maintenance:
         self._tasks = []
 
     async def _repeat(self, work: Callable[[], Awaitable[bool]], pause: Callable[[], Awaitable[None]]) -> None:
-        """Do the work again at once while it finds more, else after a pause."""
+        """Do the work again at once while it finds more, else after a pause. An outage is said once, and its end."""
+        away = False
         while True:
             try:
-                if not await work():
+                more = await work()
+                if away:
+                    log.warning("Background work goes on.")
+                away = False
+                if not more:
                     await pause()
             except BackendUnavailableError as error:
-                log.warning("Background work waits for the store: %s", error)
+                log.log(logging.DEBUG if away else logging.WARNING, "Background work waits for the store: %s", error)
+                away = True
                 await asyncio.sleep(FAILED_PAUSE_S)
             except Exception:
                 log.exception("Background work failed; it is tried again.")
@@ -80,25 +93,47 @@ class Maintenance:
 
     async def _until_next_due(self) -> None:
         """Sleep until something is due. Asked anew at least every `POLL_MS`: others write to the store too."""
-        while True:
-            wake_at = await self._context.backend.next_wake_at()
-            left = POLL_MS if wake_at is None else wake_at - self._context.clock.now()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, POLL_MS) / 1000)
+        while not self._is_due():
+            self._next_due = await self._context.backend.next_wake_at()
+            left = POLL_MS if self._next_due is None else self._next_due - self._context.clock.now()
+            await asyncio.sleep(max(0, min(left, POLL_MS)) / 1000)
+
+    def _is_due(self) -> bool:
+        """Return whether the loop knows of something due that it has not handled."""
+        return self._next_due is not None and self._next_due <= self._context.clock.now()
 
     # The clock.
+
+    async def catch_up(self) -> bool:
+        """Wait while jobs are due that this server knows of, for one look at most; return whether it waited.
+
+        What was due when a fetch came is handed to it, however slow the store is, and not to the next one.
+        """
+        if not self._is_due():
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                await self._looked.wait()
+        return True
 
     async def look(self) -> bool:
         """Handle what is due now, at most `DUE_PER_LOOK` of each kind; return whether there may be more."""
         context = self._context
         now = context.clock.now()
-        jobs = await context.backend.due_jobs(now, DUE_PER_LOOK)
+        more = False
+        try:
+            jobs = await context.backend.due_jobs(now, DUE_PER_LOOK)
+            if jobs:
+                await self._handle(jobs, now)
+            more = len(jobs) == DUE_PER_LOOK
+        finally:
+            if not more:
+                self._next_due = None
+            self._looked.set()
+            self._looked.clear()
         workflows = await context.backend.due_workflows(now, DUE_PER_LOOK)
-        entries = await context.backend.due_crons(now, DUE_PER_LOOK)
-        if jobs:
-            await self._handle(jobs, now)
         await _each(self._workflows.wake, workflows)
+        entries = await context.backend.due_crons(now, DUE_PER_LOOK)
         await _each(self._crons.wake, entries)
         return DUE_PER_LOOK in (len(jobs), len(workflows), len(entries))
 
@@ -149,10 +184,11 @@ class Maintenance:
         """Take back the jobs of workers that fell silent (C-WRK-08)."""
         context = self._context
         seen_before = context.clock.now() - context.settings.worker_timeout_ms
-        for worker in await context.backend.list_workers(seen_before=seen_before, limit=100):
+        workers = await context.backend.list_workers(seen_before=seen_before, limit=BURIED_PER_LOOK)
+        for worker in workers:
             ended = await self._workers.bury(worker, seen_before)
             await self._note([job for job in ended if job.unnoted])
-        return False
+        return len(workers) == BURIED_PER_LOOK
 
     async def prune(self) -> bool:
         """Remove old events, and dead letters beyond their number (C-DLQ-09, C-EVT-12)."""
@@ -166,9 +202,12 @@ class Maintenance:
         context = self._context
         query = JobQuery(dead=True, limit=DUE_PER_LOOK, offset=context.settings.dead_letter_max)
         page = await context.backend.list_jobs(query)
-        if page.jobs:
-            await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in page.jobs])
-        return len(page.jobs) == DUE_PER_LOOK
+        # A workflow that does not know of the end of its member would wait for it for ever: that one goes next time.
+        await self._note([job for job in page.jobs if job.unnoted])
+        noted = [job for job in page.jobs if not job.unnoted]
+        if noted:
+            await context.backend.commit([Commit(removals=(Removal(job.id, job.version),)) for job in noted])
+        return len(noted) == DUE_PER_LOOK
 
 
 Woken = TypeVar("Woken", Workflow, CronEntry)

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from ojs_core.envelope import EMPTY_OBJECT, check_args, check_queue, merge_objects, read_meta
-from ojs_core.job import Job
+from ojs_core.job import Job, no_longer_sent
 from ojs_core.retry import RetryPolicy, parse_retry_policy
 
 
@@ -23,9 +23,15 @@ class Revival(Struct, frozen=True, kw_only=True):
     def changes(self, job: Job) -> dict[str, Any]:
         """Return the fields of the job's record to set."""
         named = {"queue": self.queue, "args": self.args, "meta": self.meta, "retry": self.retry}
-        changes = {name: value for name, value in named.items() if value is not None}
+        changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        as_sent = job.as_sent
         if self.retry_text is not None:
-            changes["as_sent"] = merge_objects(job.as_sent or EMPTY_OBJECT, {"retry": self.retry_text})
+            as_sent = merge_objects(as_sent or EMPTY_OBJECT, {"retry": self.retry_text})
+        if job.expires_at is not None:
+            # A revived job does not expire.
+            as_sent = no_longer_sent(as_sent, "expires_at")
+        if as_sent is not job.as_sent:
+            changes["as_sent"] = as_sent
         return changes
 
 

@@ -30,10 +30,10 @@ class Service:
         self.started_at = clock.now()
         self.stopping = False
         self.workflows = WorkflowService(context)
-        self.jobs = JobService(context, self.workflows.note_ended)
         self.crons = CronService(context)
         self.workers = WorkerService(context)
         self.maintenance = Maintenance(context, self.workflows, self.crons, self.workers)
+        self.jobs = JobService(context, self.workflows.note_ended, self.maintenance.catch_up)
         backend.listen(context.doorbell.ring)
 
     async def start(self) -> None:

@@ -51,7 +51,7 @@ class WorkerService:
         )
         for job in beaten.extended:
             if job.id in context.remembered:
-                context.remembered[job.id] = job
+                context.remember(job)
         directive = beaten.worker.directive
         if directive is None and context.settings.test_mode:
             directive = _test_directive((*beaten.extended, *beaten.others))

@@ -24,8 +24,8 @@ from ojs_core.ids import uuid7
 from ojs_core.job import Job, JobError
 from ojs_core.lifecycle import Transition, plan_abandon, plan_note
 from ojs_core.records import Workflow
+from ojs_core.service.batch import duplicate
 from ojs_core.service.context import Context
-from ojs_core.service.jobs import duplicate
 from ojs_core.workflow import (
     Advance,
     advance,

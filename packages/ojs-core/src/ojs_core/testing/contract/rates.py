@@ -80,6 +80,14 @@ class RateContract(BackendFixtures):
         assert await claim_ids(backend, count=9, now=NOW - 5 * SECOND) == ids[2:3]
         assert await claim_ids(backend, count=9, now=NOW + 500) == []
 
+    async def test_a_clock_that_was_far_ahead_is_forgotten(self, backend: Backend) -> None:
+        """Else a queue would stand still until the time that some server had by mistake."""
+        ids = await self._fill(backend, 3)
+        assert await claim_ids(backend, count=2, now=NOW + MINUTE) == ids[:2]
+        assert await claim_ids(backend, count=9, now=NOW) == ids[2:5]
+        assert await claim_ids(backend, count=9, now=NOW + 900) == []
+        assert await claim_ids(backend, count=9, now=NOW + 1100) == ids[5:8]
+
     async def test_what_went_before_the_limit_does_not_count(self, backend: Backend) -> None:
         """The window is kept only while a limit is set."""
         free = await insert(backend, *(make_new() for _ in range(9)))
