@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +236,31 @@ async def test_a_slow_consumer(
         assert len(await claim_ids(slow, count=2)) == 2
         await slow.close()
     assert "Slow Consumer" not in (own_server.folder / "log").read_text(encoding="utf-8")
+
+
+async def test_attempts_to_connect_leave_nothing_open(
+    open_nats: NATSOpener, own_server: NatsServer, own_config: NATSConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also those that a server takes and does not answer."""
+    caplog.set_level(logging.DEBUG, "ojs.nats")
+
+    def attempts() -> int:
+        return sum(record.getMessage() == "NATS: TimeoutError" for record in caplog.records)
+
+    with warnings.catch_warnings(record=True, action="always", category=ResourceWarning) as caught:
+        async with proxy_to(own_server.port) as proxy:
+            backend = await open_nats(own_config, servers=(f"nats://127.0.0.1:{proxy.port}",), timeout_ms=300)
+            proxy.hold()
+            await proxy.cut()
+            await proxy.mend()
+            async with asyncio.timeout(PATIENCE_S):
+                while attempts() < 2:
+                    await asyncio.sleep(0)
+            proxy.release()
+            await recovered(backend.ping)
+            await backend.close()
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 async def test_closing_while_nats_is_away_ends_everything(

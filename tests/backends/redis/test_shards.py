@@ -11,6 +11,7 @@ from itertools import count, pairwise
 from time import monotonic
 from typing import Any
 
+import msgspec
 import pytest
 from redis.crc import key_slot
 from tests.backends.redis.integrity import check_integrity, shards_of
@@ -266,6 +267,38 @@ async def test_what_a_dead_server_has_locked(shared: RedisServer, make_spread: M
     )
     assert [type(answer) for [answer] in answers[:3]] == [Committed] * 3
     assert [job.id for job in answers[3].extended] == [active.id]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_a_workflow_knows_the_jobs_it_has_started(
+    shared: RedisServer, make_spread: MakeSpread, version: int
+) -> None:
+    """A job may be there before its workflow is; who asks for that waits, and misses nothing of it."""
+    first = await make_spread(shared.url, prefix=f"starts{version}")
+    second = await make_spread(shared.url, prefix=f"starts{version}")
+    flow = next(flow for flow in iter(make_workflow, None) if shard_of(first, flow.id) == SHARDS - 1)
+    if version:
+        await accept(second, workflows=(WorkflowWrite(flow.id, flow, 0),))
+    job = make_new(queue=QUEUES[0], one_queue=True)
+    write = WorkflowWrite(flow.id, msgspec.structs.replace(flow, name="started"), version)
+    # Prepare, prepare, decide.
+    await die(first, Commit(inserts=(job,), workflows=(write,)), 3)
+    assert await claim_ids(second, QUEUES[0]) == [job.job.id]
+    found = await second.get_workflow(flow.id)
+    assert found is not None
+    assert found.name == "started"
+
+
+async def test_the_jobs_that_a_workflow_has_started_are_there(shared: RedisServer, make_spread: MakeSpread) -> None:
+    """A workflow may know of a job before that is there; who asks for the job waits, and does not take it for gone."""
+    first = await make_spread(shared.url, prefix="there")
+    second = await make_spread(shared.url, prefix="there")
+    flow = next(flow for flow in iter(make_workflow, None) if shard_of(first, flow.id) == 0)
+    job = make_new(queue=QUEUES[-1], one_queue=True)
+    # Prepare, prepare, decide.
+    await die(first, Commit(inserts=(job,), workflows=(WorkflowWrite(flow.id, flow, 0),)), 3)
+    assert await second.get_workflow(flow.id) is not None
+    assert (await read(second, job.job.id)).state is JobState.AVAILABLE
 
 
 async def test_a_lock_that_stays(shared: RedisServer, make_spread: MakeSpread) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import nats
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -41,10 +41,16 @@ OnMessage = Callable[[Msg], Awaitable[None]]
 
 
 class _Client(Client):
-    """The client, held to TLS where it was asked for: by itself it does what the server asks for.
+    """The client, but held to TLS where it was asked for, and to closing what a failed attempt to connect left open.
 
-    Whoever sits between could have the password in the clear, so this looks just before that is sent.
+    By itself it does what the server asks for. Whoever sits between could have the password in the clear, so this looks
+    just before that is sent.
     """
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
 
     def _connect_command(self) -> bytes:
         server = self._current_server

@@ -309,6 +309,10 @@ class RedisBackend(Backend):
 
     async def get_workflow(self, workflow_id: str) -> Workflow | None:
         [found] = await self._client.ask(("HGET", f"{self._root}flows", workflow_id))
+        return self._workflow(found)
+
+    @staticmethod
+    def _workflow(found: bytes | None) -> Workflow | None:
         return None if found is None else decode_workflow(_record(found))
 
     async def due_workflows(self, now: int, limit: int) -> list[Workflow]:

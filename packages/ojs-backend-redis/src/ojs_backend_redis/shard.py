@@ -12,7 +12,7 @@ from ojs_backend_redis.eventlog import Entry
 from ojs_backend_redis.layout import encode_text
 from ojs_backend_redis.packing import busy_with, encode_packed, unpack_commit
 from ojs_core.backend import Beaten, BeatRequest, Claimed, ClaimRequest, Commit, Committed, Refused
-from ojs_core.records import WorkerState
+from ojs_core.records import WorkerState, Workflow
 
 Verdict = Literal["dropped", "decided", "open"]
 _VERDICTS: tuple[Verdict, ...] = ("dropped", "decided", "open")
@@ -46,6 +46,11 @@ class Shard(RedisBackend):
         """Tell which ids belong to jobs of this shard."""
         return [bool(found) for found in await self._client.ask(*(("EXISTS", f"{self._root}j:{i}") for i in job_ids))]
 
+    async def locked(self, job_ids: Sequence[str]) -> Busy | None:
+        """Return a commit that is about to change one of these jobs, or to put it here."""
+        [owners] = await self._client.ask(("HMGET", f"{self._root}locks", *(f"j{job_id}" for job_id in job_ids)))
+        return next((Busy(owner.decode()) for owner in owners if owner is not None), None)
+
     async def heed(self, worker_id: str, directive: WorkerState | None) -> None:
         """Note what a worker that another shard keeps was told to do, since claims are served here."""
         key, name = f"{self._root}workers", encode_text(worker_id)
@@ -53,6 +58,14 @@ class Shard(RedisBackend):
             await self._client.ask(("HDEL", key, name))
         else:
             await self._client.ask(("HSET", key, name, encode_packed((0, 0, directive, False))))
+
+    async def get_unlocked_workflow(self, workflow_id: str) -> Workflow | Busy | None:
+        """Read a workflow that no commit is about to change."""
+        # In this order: what was begun in between has shown nobody anything yet.
+        owner, found = await self._client.ask(
+            ("HGET", f"{self._root}locks", f"w{workflow_id}"), ("HGET", f"{self._root}flows", workflow_id)
+        )
+        return self._workflow(found) if owner is None else Busy(owner.decode())
 
     # Its event log.
 

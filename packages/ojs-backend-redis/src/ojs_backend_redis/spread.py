@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -216,6 +217,16 @@ class SpreadBackend(Backend):
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
         found = await self._map.read(job_ids)
+        patience = self._spanning.patience()
+        # One that a commit starts, or moves, may be on its way while another shard shows already that there is one.
+        while missed := [job_id for job_id in job_ids if job_id not in found]:
+            locks = await self._each(partial(Shard.locked, job_ids=missed))
+            # One that came before the locks were read.
+            found |= await self._map.read(missed)
+            busy = next((lock for lock in locks if lock is not None), None)
+            if busy is None:
+                break
+            await patience.wait(busy)
         return [found.get(job_id) for job_id in job_ids]
 
     async def due_jobs(self, now: int, limit: int) -> list[Job]:
@@ -328,7 +339,14 @@ class SpreadBackend(Backend):
         return sorted(due, key=lambda entry: (entry.wake_at or 0, entry.name))[:limit]
 
     async def get_workflow(self, workflow_id: str) -> Workflow | None:
-        return await self._shard_of(workflow_id).get_workflow(workflow_id)
+        # A job that a commit starts may be there, and end, before that commit has changed the workflow. Whoever then
+        # read the workflow as it was before would take the job for none of its members, and its end would be lost.
+        patience = self._spanning.patience()
+        while True:
+            found = await self._shard_of(workflow_id).get_unlocked_workflow(workflow_id)
+            if not isinstance(found, Busy):
+                return found
+            await patience.wait(found)
 
     async def due_workflows(self, now: int, limit: int) -> list[Workflow]:
         due = _flat(await self._reached(lambda shard: shard.due_workflows(now, limit)))
