@@ -225,7 +225,6 @@ class Load:
                     job_id=got["id"],
                     attempt=got["attempt"],
                     fence=int(got["lease_id"]),
-                    started_at=to_ms(got["started_at"]),
                     lease_until=to_ms(got["lease_expires_at"]),
                 ),
                 got["args"][0],

@@ -402,6 +402,29 @@ async def test_a_long_poll_ends_when_the_server_stops(server: Any) -> None:
     assert await asyncio.wait_for(waiting, PATIENCE_S) == ()
 
 
+async def test_a_lease_begins_when_the_store_is_asked(server: Any) -> None:  # C-VIS-01
+    """A fetch that waited behind a slow store would else get a job whose lease is over already."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowBackend(BackendWrapper):
+        async def claim(self, requests: Sequence[ClaimRequest]) -> list[Claimed]:
+            started.set()
+            await go_on.wait()
+            return await self.inner.claim(requests)
+
+    await server.push()
+    server.backend.inner = SlowBackend(server.backend.inner)
+    first = asyncio.ensure_future(server.fetch("empty"))
+    await started.wait()
+    second = asyncio.ensure_future(server.fetch(lease_ms=1500))
+    await asyncio.sleep(0)
+    server.clock.advance(4000)
+    go_on.set()
+    assert await first == ()
+    [job] = await second
+    assert job.lease_expires_at == server.clock.now() + 1500
+
+
 @pytest.mark.parametrize("stopping", [False, True])
 async def test_jobs_claimed_for_a_client_that_left_are_given_back(server: Any, stopping: bool) -> None:  # noqa: FBT001
     ended, job = await server.push(), await server.push()

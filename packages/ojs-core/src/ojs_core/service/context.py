@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
+import msgspec
 from msgspec import Raw
 
 from ojs_core.backend import Backend, Claimed, ClaimRequest, Commit, Committed, Refused
@@ -41,7 +42,7 @@ class Context:
         self.commits: Lanes[Commit, Committed | Refused] = Lanes(
             backend.commit, backend.lane_of, backend.groups_at_once
         )
-        self.claims: Lanes[ClaimRequest, Claimed] = Lanes(backend.claim, backend.lane_of, backend.groups_at_once)
+        self.claims: Lanes[ClaimRequest, Claimed] = Lanes(self._claim, backend.lane_of, backend.groups_at_once)
         self.doorbell = Doorbell()
         self.remembered: dict[str, Job] = {}
         self._seen_to: set[asyncio.Task[None]] = set()
@@ -51,6 +52,11 @@ class Context:
         self.remembered[job.id] = replace_fields(job, **_NOT_REMEMBERED)
         if len(self.remembered) > REMEMBERED_MAX:
             del self.remembered[next(iter(self.remembered))]
+
+    async def _claim(self, requests: Sequence[ClaimRequest]) -> Sequence[Claimed]:
+        """Claim as of now: behind a slow store a request may have waited for so long that its lease would be over."""
+        now = self.clock.now()
+        return await self.backend.claim([msgspec.structs.replace(request, now=now) for request in requests])
 
     def see_to(self, work: Coroutine[Any, Any, None]) -> None:
         """Have some work done that nobody waits for, but for the end of the server. It must not raise."""

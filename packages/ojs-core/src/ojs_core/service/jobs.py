@@ -167,12 +167,11 @@ class JobService:
     async def _claim(self, request: FetchRequest) -> tuple[Job, ...]:
         context = self._context
         settings = context.settings
-        now = context.clock.now()
         claimed = await context.claims.ask(
             ClaimRequest(
                 queues=request.queues,
                 count=min(max(1, request.count), COUNT_MAX),
-                now=now,
+                now=context.clock.now(),
                 default_lease_ms=settings.visibility_timeout_ms,
                 default_timeout_ms=settings.execution_timeout_ms,
                 worker_id=request.worker_id,
@@ -183,6 +182,7 @@ class JobService:
             context.remember(job)
         if claimed.expired:
             # Their end is visible by the time the fetch is answered (C-SCH-03). One that changed meanwhile is not ours.
+            now = context.clock.now()
             expiries = [
                 context.commits.ask(Commit(transitions=(plan_expire(job, now, context.retention),)))
                 for job in claimed.expired
