@@ -46,7 +46,7 @@ VALID: dict[str, tuple[str, dict[str, Any]]] = {
     "admin_direct": ("/ojs/v1/admin/workers/w/directive", {"directive": "quiet"}),
     "admin_reset": ("/ojs/v1/admin/reset", {}),
 }
-READING = [endpoint for endpoint in ENDPOINTS if endpoint.body]
+READING = [endpoint for endpoint in ENDPOINTS if endpoint.body and not endpoint.hidden]
 DOCUMENT = make_document(ENDPOINTS)
 OPERATIONS = {operation["operationId"]: operation for path in DOCUMENT["paths"].values() for operation in path.values()}
 

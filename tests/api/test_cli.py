@@ -142,6 +142,7 @@ def test_a_backend_that_is_broken_does_not_hide_the_others(tmp_path: Path) -> No
 
 
 def test_a_check_shows_the_settings_and_reaches_the_store(tmp_path: Path) -> None:
+    """And warns of what production does not have (C-CNF-05)."""
     done = run(tmp_path, "check", OJS_API_KEY="hush", OJS_PORT="81", OJS_PROT="82", OJS_TEST_MODE="true")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

@@ -74,6 +74,7 @@ async def test_an_outage_is_503_with_a_time_to_come_back(serving, refused, metho
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
 def test_every_endpoint_that_asks_the_store_is_in_the_list_above(endpoint) -> None:
     storeless = {"/ojs/manifest", "/livez", "/ojs/v1/docs", "/ojs/v1/openapi.json"}
+    storeless |= {"/ojs/v1/schemas", "/ojs/v1/schemas/{uri:str}"}
     # Health reports the outage itself (below), and /healthz is /readyz by another name.
     other = {"/ojs/v1/health", "/healthz"}
     pattern = re.compile(re.sub(r"\{\w+:str\}", "[^/]+", endpoint.path))
@@ -254,11 +255,12 @@ async def test_a_server_about_to_stop_asks_for_no_more_requests(serving, check, 
 
 
 async def test_the_manifest_tells_what_the_server_is(api, check) -> None:
-    """C-EP-01."""
+    """C-EP-01, C-CNF-01, C-CNF-03."""
     manifest = check(await api.send("GET", "/ojs/manifest"), 200, shapes.Manifest)
     assert manifest["specversion"] == manifest["ojs_version"] == "1.0"
     assert manifest["implementation"]["name"] == "ojs-server"
     assert (manifest["conformance_level"], manifest["conformance_tier"]) == (4, "runtime")
+    assert manifest["test_suite_version"] == "1.0"
     assert manifest["protocols"] == ["http"]
     assert manifest["backend"] == api.backend.capabilities.name
     assert manifest["unique_job_strength"] == "strong"

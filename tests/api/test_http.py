@@ -222,6 +222,21 @@ async def test_an_unknown_path_is_not_found(api, refused, path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/ojs/v1/schemas"),
+        ("POST", "/ojs/v1/schemas"),
+        ("GET", "/ojs/v1/schemas/urn%3Aexample:report"),
+        ("DELETE", "/ojs/v1/schemas/urn:example:report"),
+    ],
+)
+async def test_a_registry_of_schemas_is_not_offered(api, refused, method, path) -> None:
+    """C-EP-27, C-HTTP-12: which is another thing than a path that does not exist."""
+    body = {"uri": "urn:example:report", "type": "a", "version": "1", "schema": {}} if method == "POST" else None
+    refused(await api.send(method, path, body), 422, "unsupported")
+
+
+@pytest.mark.parametrize(
     ("path", "allowed"),
     [
         ("/ojs/v1/jobs", "OPTIONS, POST"),
@@ -239,7 +254,10 @@ async def test_a_method_the_path_lacks_is_refused_with_the_list_of_those_it_has(
         response = await api.send(method, path)
         refused(response, 405, "x_method_not_allowed")
         assert response.headers["allow"] == allowed
-    assert (await api.send("OPTIONS", path)).headers["allow"] == allowed
+    options = await api.send("OPTIONS", path)
+    assert (options.status_code, options.headers["allow"]) == (204, allowed)
+    # RFC 9110 §8.6.
+    assert "content-length" not in options.headers
 
 
 @pytest.mark.parametrize("method", ["ASSERT", "PROPFIND", "QUERY", "X" * 1000])

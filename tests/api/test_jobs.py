@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import msgspec
 import pytest
 
@@ -17,7 +19,7 @@ PATH = "/ojs/v1/jobs"
 
 
 async def test_type_and_args_are_enough(api, check) -> None:
-    """C-ENV-01, C-OPS-02: everything else is filled in, and nothing is there that has no meaning yet (C-ENV-25)."""
+    """C-ENV-01, C-OPS-02, C-HTTP-08: all else is filled in, and nothing without a meaning is there (C-ENV-25)."""
     response = await api.send("POST", PATH, {"type": "email.send", "args": ["a@b.c", {"n": 1}]})
     job = check(response, 201, shapes.JobAnswer)["job"]
     assert is_uuid7(job["id"])
@@ -40,7 +42,7 @@ async def test_type_and_args_are_enough(api, check) -> None:
 
 
 async def test_everything_that_can_be_set_comes_back(api, check) -> None:
-    """C-ENV-11 to C-ENV-18."""
+    """C-ENV-11 to C-ENV-18; a schema that nobody registered is kept (C-ENV-20)."""
     job_id = uuid7(NOW)
     retry = {"max_attempts": 5, "initial_interval": "PT2S", "on_exhaustion": "dead_letter", "mine": 1}
     unique = {"keys": ["type", "args"], "period": "PT1H"}
@@ -231,6 +233,21 @@ async def test_a_bad_retry_policy_has_a_code_of_its_own(api, refused, field, pol
     assert await api.stored() == (0, 1, 0, 0)
 
 
+async def test_of_several_mistakes_the_same_is_told_however_they_are_ordered(api, refused) -> None:
+    """C-JSON-10, C-OPS-01: the envelope before the retry policy before the unique policy."""
+    mistakes = {"priority": 1000, "retry": {"max_attempts": -1}, "unique": {"keys": ["x"]}}
+    told = {
+        "priority": (400, "invalid_request", "options.priority"),
+        "retry": (422, "validation_error", "retry.max_attempts"),
+        "unique": (400, "invalid_request", "unique.keys"),
+    }
+    for first, (status, code, field) in told.items():
+        for order in permutations(mistakes.items()):
+            response = await api.send("POST", PATH, {"type": "a", "args": [], "options": dict(order)})
+            refused(response, status, code, field=field)
+        del mistakes[first]
+
+
 async def test_another_specversion_is_unsupported(api, refused) -> None:
     """C-ENV-02."""
     for version in ("2.0", "1.1", "", 1, 1.0, []):
@@ -308,7 +325,7 @@ async def test_a_job_that_has_not_ended_can_be_cancelled(api, check, refused, st
 
 @pytest.mark.parametrize("state", ["completed", "discarded", "cancelled"])
 async def test_a_job_that_has_ended_cannot(api, refused, state) -> None:
-    """C-LC-06, Q-06: not even a second time."""
+    """C-LC-06, C-ERR-03, Q-06: not even a second time."""
     job = await api.push(options={"retry": {"max_attempts": 1}})
     if state == "cancelled":
         await api.ask("DELETE", f"{PATH}/{job['id']}")

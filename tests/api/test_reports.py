@@ -274,6 +274,18 @@ async def test_a_job_fetched_without_a_name_belongs_to_whoever_reports(api, repo
 
 
 @pytest.mark.parametrize("verb", ["ack", "nack", "requeue"])
+async def test_an_empty_name_is_none(api, report, verb) -> None:
+    """Clients send an unset field that way (C-OPS-17, C-OPS-21): no worker of that name comes to be."""
+    job = await api.push()
+    assert "worker_id" not in await api.fetch_one(worker_id="")
+    assert (await report("nack", job["id"], requeue=True, worker_id="")).status_code == 200
+    await api.fetch_one(worker_id="owner")
+    body = {"error": FAILED, "requeue": verb == "requeue"}
+    assert (await report("ack" if verb == "ack" else "nack", job["id"], worker_id="", **body)).status_code == 200
+    assert [worker["id"] for worker in (await api.ask("GET", "/ojs/v1/admin/workers"))["workers"]] == ["owner"]
+
+
+@pytest.mark.parametrize("verb", ["ack", "nack", "requeue"])
 @pytest.mark.parametrize("lease_id", ["1", "0", "3", "", "x", "-1", " 2", "02x", "9" * 30, "\u0662"])
 async def test_the_token_of_an_earlier_claim_is_refused(api, refused, report, verb, lease_id) -> None:
     """C-VIS-04: even for the same worker, whose first claim lapsed."""
@@ -424,7 +436,7 @@ async def test_a_directive_reaches_the_worker_and_lets_it_finish(api, check, ref
 
 @pytest.mark.parametrize(("test_mode", "state"), [(True, "terminate"), (False, "running")])
 async def test_a_job_can_direct_its_worker_only_in_test_mode(serving, test_mode, state) -> None:
-    """C-WRK-03, Q-19: `meta` is the client's, and a client does not command workers."""
+    """C-WRK-03, C-CNF-04, Q-19: `meta` is the client's, and a client does not command workers."""
     async with serving(test_mode=test_mode) as api:
         await api.push(meta={"test_directive": "terminate"})
         job = await api.fetch_one(worker_id="w")

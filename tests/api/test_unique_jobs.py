@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -15,12 +16,15 @@ def request(*args: object, meta: object = None, queue: str = "default", **unique
     return {"type": "one", "args": list(args), "meta": meta, "queue": queue, "options": {"unique": unique}}
 
 
-async def test_reject_names_the_job_that_is_there(api, check, refused) -> None:
-    """C-UNQ-07."""
+async def test_reject_names_the_job_that_is_there(api, check, refused, caplog) -> None:
+    """C-UNQ-07, C-UNQ-14: the client is told the fingerprint, the log is not."""
+    caplog.set_level(logging.INFO)
     existing = check(await api.send("POST", PATH, request()), 201, shapes.JobAnswer)["job"]
     response = await api.send("POST", PATH, request(1))
     refused(response, 409, "duplicate", existing_job_id=existing["id"], existing_job_state="available")
-    assert len(response.json()["error"]["details"]["unique_key"]) == 64
+    mark = response.json()["error"]["details"]["unique_key"]
+    assert len(mark) == 64
+    assert mark not in caplog.text
     assert await api.job(existing["id"]) == existing
 
 

@@ -20,7 +20,7 @@ def job(job_type: str = "a", **rest: object) -> dict[str, object]:
 
 
 async def start(api, check, **definition: object) -> dict:
-    """Create a workflow; return its view. The view is checked to be wrapped and flat at once."""
+    """Create a workflow; return its view. It is checked to be wrapped and flat at once, and located (C-HTTP-08)."""
     response = await api.send("POST", PATH, definition)
     body = check(response, 201, shapes.WorkflowAnswer)
     view = body.pop("workflow")

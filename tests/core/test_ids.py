@@ -30,6 +30,7 @@ def time_of(text: str) -> int:
 
 
 def test_an_id_is_a_uuid_of_version_7_and_carries_its_time() -> None:
+    """And it is written as the standard library writes one: in lower case, with hyphens (C-JSON-04)."""
     text = uuid7(NOW)
     parsed = UUID(text)
     assert (parsed.version, parsed.variant) == (7, RFC_4122)

@@ -17,6 +17,11 @@ def test_nothing_set_means_the_defaults() -> None:
     assert read_settings({setting.variable: " " for setting in SETTINGS}) == Settings()
 
 
+def test_a_job_may_run_for_minutes_without_a_word() -> None:
+    """C-VIS-08, Q-12: an official case holds one for 65 seconds."""
+    assert min(Settings().visibility_timeout_ms, Settings().execution_timeout_ms) >= 30 * 60 * 1000
+
+
 def test_every_field_has_a_variable_and_the_default_that_is_shown() -> None:
     assert {setting.field: setting.default for setting in SETTINGS} == msgspec.structs.asdict(Settings())
     for setting in SETTINGS:

@@ -122,6 +122,7 @@ def test_a_leap_second_exists_only_at_the_end_of_a_utc_day(text: str) -> None:
     offset_minutes=st.integers(-23 * 60 - 59, 23 * 60 + 59),
 )
 def test_agrees_with_the_standard_library(moment: datetime, offset_minutes: int) -> None:
+    """Whatever the offset, what is compared later is the instant (C-SCH-07)."""
     aware = moment.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))
     assert parse_rfc3339(aware.isoformat()) == (aware - EPOCH) // timedelta(milliseconds=1)
 

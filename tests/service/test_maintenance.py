@@ -22,7 +22,7 @@ from ojs_core.testing.clock import DAY, FakeClock
 PATIENCE_S = 30
 
 
-async def test_promotes_scheduled_and_retryable_jobs(server: Any, failure: Any) -> None:  # T04, T14
+async def test_promotes_scheduled_and_retryable_jobs(server: Any, failure: Any) -> None:  # T04, T14, C-RTY-07
     scheduled = await server.push(scheduled_at="+PT5S")
     retryable = await server.push("other.job", queue="r")
     await server.fetch("r")
@@ -221,7 +221,7 @@ async def start_with_one_due(server: Any) -> Job:
 
 
 @pytest.mark.parametrize("wait_ms", [0, 1])
-async def test_what_was_due_when_a_fetch_came_is_handed_to_it(server: Any, wait_ms: int) -> None:  # C-SCH-01
+async def test_what_was_due_when_a_fetch_came_is_handed_to_it(server: Any, wait_ms: int) -> None:  # C-SCH-01, C-OPS-16
     job = await start_with_one_due(server)
     assert [job.id for job in await server.fetch(wait_ms=wait_ms)] == [job.id]
 

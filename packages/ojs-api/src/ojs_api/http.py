@@ -12,6 +12,7 @@ import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -306,13 +307,16 @@ def media_type_for(accept: bytes) -> bytes:
 
 def all_headers(reply: Reply, call: Call) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer: those every answer has, and its own (C-HTTP-02)."""
-    return [
+    headers = [
         (b"content-type", reply.media_type or media_type_for(call.headers.get(b"accept", b""))),
-        (b"content-length", b"%d" % len(reply.body)),
         (b"ojs-version", VERSION.encode()),
         (b"x-request-id", call.request_id),
         *reply.headers,
     ]
+    # RFC 9110 §8.6 forbids it in a 204, where a reader might wait for a body.
+    if reply.status != HTTPStatus.NO_CONTENT:
+        headers.append((b"content-length", b"%d" % len(reply.body)))
+    return headers
 
 
 async def send_reply(reply: Reply, call: Call, send: Send) -> None:
@@ -386,7 +390,7 @@ def whole_parameter(query: Mapping[str, str], name: str, default: int, *, least:
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least:  # noqa: PLR2004 - fits any store
-        raise invalid(name, f"a whole number of at least {least}", text)
+        raise invalid(name, f"a whole number from {least} to 999999999", text)
     return int(text)
 
 

@@ -204,10 +204,9 @@ def _check_ms(value: object, field: str, unit_ms: int = 1) -> int | None:
 def _check_visibility(value: object, field: str) -> int | None:
     if isinstance(value, str):
         try:
-            length = parse_duration(value)
+            return _check_ms(parse_duration(value), field)
         except ValueError as error:
             raise invalid(field, f"an ISO 8601 duration ({error})", value) from None
-        return _check_ms(length, field)
     return _check_ms(value, field, 1000)
 
 
@@ -282,7 +281,8 @@ _FIELDS: Mapping[str, _Field] = {
     "retry_policy": _Field("retry", lambda value, _path, _: parse_retry_policy(value), kept=True),
     "unique": _Field("unique", lambda value, _path, _: parse_unique_policy(value), kept=True),
 }
-"""What may stand in `options` or beside it (C-ENV-23)."""
+"""What may stand in `options` or beside it (C-ENV-23), in the order it is checked in, however sent (C-OPS-01)."""
+_TARGETS = tuple(dict.fromkeys(field.target for field in _FIELDS.values()))
 
 
 class _Found(NamedTuple):
@@ -303,7 +303,7 @@ def _find_fields(envelope: dict[str, Any], options: dict[str, Any]) -> list[_Fou
             rival = found.get(field.target)
             if rival is None or rival.prefix != prefix or rival.field.rank < field.rank:
                 found[field.target] = _Found(field, prefix, name, value)
-    return list(found.values())
+    return [found[target] for target in _TARGETS if target in found]
 
 
 def parse_job_request(text: bytes | Raw, now: int, *, what: str = "The body") -> JobRequest:

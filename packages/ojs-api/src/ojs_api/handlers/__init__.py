@@ -1,6 +1,6 @@
 """The endpoints, by what they are about. A handler reads the call, asks the service, and shows the answer."""
 
-from ojs_api.handlers import admin, crons, dead_letter, events, jobs, queues, system, workers, workflows
+from ojs_api.handlers import admin, crons, dead_letter, events, jobs, queues, schemas, system, workers, workflows
 from ojs_api.handlers.description import describe
 from ojs_api.http import Endpoint
 
@@ -12,6 +12,7 @@ _DESCRIBED: tuple[Endpoint, ...] = (
     *crons.endpoints.all,
     *workflows.endpoints.all,
     *events.endpoints.all,
+    *schemas.endpoints.all,
     *admin.endpoints.all,
     *system.endpoints.all,
 )

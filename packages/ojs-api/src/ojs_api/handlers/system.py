@@ -17,7 +17,6 @@ READY = {200: shapes.Ready, 503: shapes.Ready}
 
 PING_TIMEOUT_S = 5.0
 SERVER_VERSION = version("ojs-api")
-REPOSITORY = "https://github.com/openjobspec/ojs-server"
 
 
 @endpoints.add("GET", "/ojs/manifest", "What this server is and can do", public=True, response=shapes.Manifest)

@@ -66,13 +66,18 @@ async def fetch(call: Call) -> Reply:
     request = FetchRequest(
         queues=queues,
         count=_count(body),
-        worker_id=optional_text(body, "worker_id"),
+        worker_id=_own_name(body),
         lease_ms=optional_whole(body, "visibility_timeout_ms", TIMEOUT_MAX_MS),
         wait_ms=optional_whole(body, "wait_ms", WAIT_MAX_MS) or 0,
     )
     jobs = await (_fetch_unless_gone(call, request) if request.wait_ms else call.service.jobs.fetch(request))
     views = [job_view(job) for job in jobs]
     return Reply({"jobs": views, "job": views[0]} if views else {"jobs": views})
+
+
+def _own_name(body: Mapping[str, Any]) -> str | None:
+    """Return the worker's name; an empty text, which some clients send for a field that is not set, is none."""
+    return optional_text(body, "worker_id") or None
 
 
 def _count(body: Mapping[str, Any]) -> int:
@@ -130,7 +135,7 @@ async def _ack(call: Call, job_id: str, body: Mapping[str, Any], raw: Mapping[st
     job = await call.service.jobs.ack(
         job_id,
         result=None if body.get("result") is None else raw["result"],
-        worker_id=optional_text(body, "worker_id"),
+        worker_id=_own_name(body),
         lease_id=optional_text(body, "lease_id"),
     )
     return Reply({"acknowledged": True, **_outcome(job), "job": job_view(job)})
@@ -168,7 +173,7 @@ async def _nack(call: Call, job_id: str, body: Mapping[str, Any], raw: Mapping[s
     requeue = body.get("requeue")
     if requeue is not None and not isinstance(requeue, bool):
         raise invalid("requeue", "a boolean", requeue)
-    worker_id = optional_text(body, "worker_id")
+    worker_id = _own_name(body)
     lease_id = optional_text(body, "lease_id")
     if requeue:
         job = await call.service.jobs.requeue(job_id, worker_id=worker_id, lease_id=lease_id)

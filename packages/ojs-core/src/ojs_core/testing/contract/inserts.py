@@ -156,7 +156,7 @@ class InsertContract(BackendFixtures):
         assert await snapshot(backend) == before
 
     async def test_conflicts_are_named_among_a_thousand(self, backend: Backend) -> None:
-        """A large batch is refused as a whole, naming exactly the bad ones (C-BLK-05)."""
+        """A large batch is refused as a whole, naming exactly the bad ones (C-BLK-05, C-BLK-06)."""
         taken = await insert(backend, *(make_new() for _ in range(3)))
         news = [make_new() for _ in range(1000)]
         for position, job in zip((0, 500, 999), taken, strict=True):
