@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
 from tests.backends.redis.conftest import MakeBackend
 from tests.servers.redis import RedisServer
 
+from ojs_backend_redis import backend as backend_module
 from ojs_backend_redis.backend import RedisBackend
-from ojs_core.backend import Commit, EventQuery, JobQuery
+from ojs_core.backend import Commit, EventQuery, JobQuery, Removal, WorkflowWrite
 from ojs_core.job import JobState
 from ojs_core.lifecycle import plan_promote
 from ojs_core.testing.clock import NOW
-from ojs_core.testing.contract.steps import claim_ids, counts, insert, insert_one
-from ojs_core.testing.factories import make_new
+from ojs_core.testing.contract.steps import accept, claim_ids, counts, insert, insert_one
+from ojs_core.testing.factories import make_new, make_workflow, raw
 
 LONGEST_S = 0.25
 """Processor time that Redis takes for one look and what it leads to; it is a few hundredths."""
@@ -65,6 +67,31 @@ async def test_many_jobs_due_at_once(make_server: Callable[..., RedisServer], ma
     assert served > 1, "everybody else had to wait until all were promoted"
     assert await counts(other, "due") == {"available": jobs}
     assert max(taken_s) < LONGEST_S
+
+
+@pytest.mark.parametrize("most_bytes", [1, 10_000])
+async def test_large_records_due_at_once(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    """They come in portions that arrive in time, each of at least one."""
+    monkeypatch.setattr(backend_module, "DUE_MAX_BYTES", most_bytes)
+    size = 3000
+    large = raw(["x" * size])
+    jobs = await insert(backend, *(make_new(JobState.COMPLETED, wake_at=NOW, args=large) for _ in range(20)))
+    flows = [make_workflow(input=large, wake_at=NOW) for _ in range(20)]
+    await accept(backend, workflows=tuple(WorkflowWrite(flow.id, flow, 0) for flow in flows))
+    left = {job.id for job in jobs}
+    while due := await backend.due_jobs(NOW, PER_LOOK):
+        assert len(due) <= most_bytes // size + 1
+        await accept(backend, removals=tuple(Removal(job.id, job.version) for job in due))
+        left -= {job.id for job in due}
+    assert not left
+    left = {flow.id for flow in flows}
+    while found := await backend.due_workflows(NOW, PER_LOOK):
+        assert len(found) <= most_bytes // size + 1
+        await accept(backend, workflows=tuple(WorkflowWrite(flow.id, None, flow.version) for flow in found))
+        left -= {flow.id for flow in found}
+    assert not left
 
 
 async def test_events_are_pruned_a_few_at_a_time(backend: RedisBackend) -> None:
