@@ -12,6 +12,9 @@ for _, member in ipairs(call('ZRANGEBYSCORE', root .. 'wake', '-inf', ARGV[1], '
   if job then
     found[#found + 1] = compose(job)
     bytes = bytes + #found[#found]
+  else
+    -- Somebody deleted the record behind our back. What is due behind it must be found.
+    call('ZREM', root .. 'wake', member)
   end
 end
 return '[' .. concat(found, ',') .. ']'
