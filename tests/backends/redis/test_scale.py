@@ -103,3 +103,24 @@ async def test_events_are_pruned_a_few_at_a_time(backend: RedisBackend) -> None:
     assert await backend.prune_events(NOW + 10, 15_000, 5000) == 0
     [oldest] = (await backend.list_events(EventQuery(limit=1))).events
     assert oldest.at == NOW + 10
+
+
+async def test_a_million_events_while_the_clock_of_redis_stands_still(
+    shared: RedisServer, backend: RedisBackend
+) -> None:
+    """As when it was set back: they all get a number of the one millisecond, which has room for a million."""
+    [job] = await insert(backend, make_new())
+    log = f"{backend._root}events"  # noqa: SLF001 - the key
+    [(_, entry)] = shared.ask("XRANGE", log, "-", "+")
+    ahead_ms = 4_000_000_000_001
+    shared.ask("XADD", log, f"{ahead_ms}-{2**20 - 2}", *(text for pair in entry.items() for text in pair))
+    jobs = [job, job, *[await insert_one(backend) for _ in range(5)]]
+    seen = []
+    after = None
+    for more in reversed(range(len(jobs))):
+        page = await backend.list_events(EventQuery(after=after, limit=1))
+        assert page.has_more == (more > 0)
+        [event] = page.events
+        seen.append(event.subject)
+        after = event.id
+    assert seen == [job.id for job in jobs]
