@@ -16,7 +16,7 @@ from ojs_core.job import JobState
 from ojs_core.lifecycle import plan_promote
 from ojs_core.testing.clock import NOW
 from ojs_core.testing.contract.steps import accept, claim_ids, counts, insert, insert_one
-from ojs_core.testing.factories import make_new, make_workflow, raw
+from ojs_core.testing.factories import make_claim, make_new, make_workflow, raw
 
 LONGEST_S = 0.25
 """Processor time that Redis takes for one look and what it leads to; it is a few hundredths."""
@@ -92,6 +92,21 @@ async def test_large_records_due_at_once(
         await accept(backend, workflows=tuple(WorkflowWrite(flow.id, None, flow.version) for flow in found))
         left -= {flow.id for flow in found}
     assert not left
+
+
+@pytest.mark.parametrize(("most_bytes", "portion"), [(1, 1), (10_000, 3)])
+async def test_large_jobs_are_handed_out_in_portions(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, most_bytes: int, portion: int
+) -> None:
+    """In their order, and each once; who asked for more gets less, and who asked with others gets its own."""
+    monkeypatch.setattr(backend_module, "CLAIMED_MAX_BYTES", most_bytes)
+    jobs = await insert(backend, *(make_new(args=raw(["x" * 3000])) for _ in range(20)))
+    request = make_claim("nothing", "default", count=7)
+    answers = [*await backend.claim([request] * 3), *await backend.claim([request])]
+    assert [len(answer.jobs) for answer in answers] == [portion] * 4
+    assert [job.id for answer in answers for job in answer.jobs] == [job.id for job in jobs[: 4 * portion]]
+    monkeypatch.undo()
+    assert await claim_ids(backend, count=100) == [job.id for job in jobs[4 * portion :]]
 
 
 async def test_events_are_pruned_a_few_at_a_time(backend: RedisBackend) -> None:

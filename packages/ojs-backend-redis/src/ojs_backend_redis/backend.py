@@ -72,6 +72,8 @@ JOBS_AT_ONCE = 200
 """Jobs that one script changes, if they are not one commit: between two scripts everybody else is served."""
 READ_AT_ONCE = 500
 """Records that one script reads, for the same reason."""
+CLAIMED_MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of jobs that one script hands out: if it answers too late, they stand still until their leases lapse."""
 DUE_MAX_BYTES = 16 * 1024 * 1024
 """Bytes of what is due in one answer: it has to arrive in time, or nothing that is due would ever be done."""
 
@@ -195,7 +197,7 @@ class RedisBackend(Backend):
             # The script answers fewer when it has handed out many jobs.
             done = len(answers)
             packed = pack_claims(requests[done:], {position - done for position in noted_elsewhere})
-            answers += unpack_claims(await self._client.write(scripts.CLAIM, packed, JOBS_AT_ONCE))
+            answers += unpack_claims(await self._client.write(scripts.CLAIM, packed, JOBS_AT_ONCE, CLAIMED_MAX_BYTES))
         return answers
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
