@@ -187,7 +187,7 @@ async def test_one_record_that_cannot_be_woken_does_not_keep_the_others_asleep(
     server: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = CronEntry(
-        name="broken", expression="no cron", timezone="UTC", job=msgspec.Raw(b'{"type":"a","args":[]}'),
+        name="broken", expression="no cron", timezone="UTC", job=msgspec.Raw(b'{"type":"a","args":["data"]}'),
         created_at=0, wake_at=0, next_run_at=0,
     )  # fmt: skip
     await server.backend.commit([Commit(cron=CronWrite("broken", broken, 0))])
@@ -195,7 +195,8 @@ async def test_one_record_that_cannot_be_woken_does_not_keep_the_others_asleep(
     with caplog.at_level(logging.ERROR):
         await server.tick(1000)
     assert await server.state(job) == "available"
-    assert "failed; it is tried again" in caplog.text
+    assert "What is due for cron entry 'broken' failed; it is tried again." in caplog.messages
+    assert "data" not in caplog.text
 
 
 async def test_the_loops_do_their_work_and_stop(server: Any) -> None:

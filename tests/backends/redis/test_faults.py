@@ -16,7 +16,9 @@ from tests.backends.redis.integrity import check_integrity
 from tests.servers.redis import PATIENCE_S, RedisServer
 
 from ojs_backend_redis.backend import RedisBackend
-from ojs_backend_redis.config import Durability
+from ojs_backend_redis.config import Durability, RedisConfig, parse_url
+from ojs_backend_redis.lane import LARGE_BYTES, Lane
+from ojs_backend_redis.route import Route
 from ojs_core.backend import Commit, EventQuery, JobQuery, Removal
 from ojs_core.errors import BackendUnavailableError
 from ojs_core.job import JobState
@@ -306,3 +308,25 @@ async def test_what_a_hanging_redis_does_not_take_is_thrown_away(
         await backend.commit([Commit(inserts=(large,))])
     await backend.close()
     assert open_files() == before
+
+
+class RememberingRoute(Route):
+    """Knows the last connection."""
+
+    async def connect(self) -> Any:
+        self.last = await super().connect()
+        return self.last
+
+
+async def test_a_connection_that_ends_while_a_large_request_is_about_to_be_sent(shared: RedisServer) -> None:
+    """It is sent on the next one. It must not wait for ever."""
+    route = RememberingRoute(RedisConfig(target=parse_url(shared.url)))
+    lane = Lane(route, PATIENCE_S)
+    await lane.ask([("PING",)])
+    asking = asyncio.create_task(lane.ask([("ECHO", "x" * 2 * LARGE_BYTES)]))
+    # Its end is read after the request was made, and before it is its turn to be sent.
+    route.last._reader.feed_eof()  # noqa: SLF001 - Redis cannot be made to hang up at that moment
+    await asyncio.wait({asking}, timeout=SOON_S)
+    assert asking.done()
+    assert asking.result() == [b"x" * 2 * LARGE_BYTES]
+    await lane.close()

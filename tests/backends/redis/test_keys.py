@@ -155,6 +155,14 @@ async def test_a_record_that_somebody_deleted_holds_nobody_up(shared: RedisServe
     assert await claim_ids(backend) == [stays.id]
 
 
+async def test_records_that_somebody_deleted_do_not_stop_the_clock(shared: RedisServer, backend: RedisBackend) -> None:
+    """However many are due before the others: each look gets past some."""
+    *gone, stays = await insert(backend, *(make_new(expires_at=NOW + n) for n in range(4)))
+    shared.ask("DEL", *(f"{backend._root}j:{job.id}" for job in gone))  # noqa: SLF001 - the keys
+    looks = [await backend.due_jobs(NOW + DAY, 2) for _ in range(2)]
+    assert [job.id for job in looks[-1]] == [stays.id]
+
+
 async def test_a_large_batch_of_unique_jobs(shared: RedisServer, backend: RedisBackend) -> None:
     """The holds of one batch do not look at each other's jobs one by one."""
     shared.ask("CONFIG", "RESETSTAT")

@@ -8,13 +8,14 @@ import apsw
 import pytest
 
 from ojs_backend_sqlite import backend as backend_module
+from ojs_backend_sqlite import table
 from ojs_backend_sqlite.backend import SQLiteBackend
-from ojs_core.backend import EventQuery, JobQuery
+from ojs_core.backend import EventQuery, JobQuery, Removal, WorkflowWrite
 from ojs_core.errors import BackendUnavailableError, InvalidRequestError
 from ojs_core.job import JobState
 from ojs_core.testing.clock import MINUTE, NOW
-from ojs_core.testing.contract.steps import events, insert_one, job_in
-from ojs_core.testing.factories import raw
+from ojs_core.testing.contract.steps import accept, events, insert_one, job_in
+from ojs_core.testing.factories import make_workflow, raw
 
 JOBS = 30
 VALUE_MAX_BYTES = 10_000
@@ -28,6 +29,29 @@ async def test_a_list_too_long_for_one_value_is_read_row_by_row(open_backend, mo
     assert await backend.due_jobs(NOW, JOBS) == jobs
     assert list((await backend.list_jobs(JobQuery())).jobs) == jobs[::-1]
     assert len(await events(backend)) == JOBS
+
+
+@pytest.mark.parametrize("most_bytes", [1, 50_000])
+async def test_large_records_due_at_once(
+    backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    """They are read in portions, so that memory does not depend on how many there are."""
+    monkeypatch.setattr(table, "DUE_MAX_BYTES", most_bytes)
+    large = raw(["x" * 10_000])
+    jobs = [await insert_one(backend, JobState.COMPLETED, args=large, wake_at=NOW) for _ in range(JOBS)]
+    flows = [make_workflow(input=large, wake_at=NOW) for _ in range(JOBS)]
+    await accept(backend, workflows=tuple(WorkflowWrite(flow.id, flow, 0) for flow in flows))
+    due_jobs, due_flows = [], []
+    while found := await backend.due_jobs(NOW, JOBS):
+        assert len(found) < JOBS
+        await accept(backend, removals=tuple(Removal(job.id, job.version) for job in found))
+        due_jobs += found
+    while woken := await backend.due_workflows(NOW, JOBS):
+        assert len(woken) < JOBS
+        await accept(backend, workflows=tuple(WorkflowWrite(flow.id, None, flow.version) for flow in woken))
+        due_flows += woken
+    assert due_jobs == jobs
+    assert {flow.id for flow in due_flows} == {flow.id for flow in flows}
 
 
 async def test_a_broken_reading_connection_is_replaced(open_backend, monkeypatch: pytest.MonkeyPatch) -> None:

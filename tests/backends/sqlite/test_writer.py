@@ -168,6 +168,62 @@ async def test_a_file_that_vanished_does_not_come_back_empty(open_backend, path:
     assert not exists(path)
 
 
+def back_up(path: Path, copy: Path) -> None:
+    """Write a copy that holds what the file holds now, and nothing is left in its write-ahead log."""
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("VACUUM INTO ?", (str(copy),))
+    connection.close()
+
+
+def restore(path: Path, copy: Path) -> None:
+    copy.replace(path)
+
+
+def logs_set_aside(path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{path.name}-wal.*"))
+
+
+def check_integrity(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    assert connection.pragma("integrity_check") == "ok"
+    assert connection.pragma("journal_mode") == "wal"
+    connection.close()
+
+
+@pytest.mark.parametrize("deleted_first", [False, True])
+async def test_a_file_that_is_replaced_by_a_copy(
+    open_backend, path: Path, tmp_path: Path, *, deleted_first: bool
+) -> None:
+    """Nothing of the old one gets into it. What was in the log of the old one is kept beside it."""
+    backends = [await open_backend() for _ in range(2)]
+    for _ in range(300):
+        await insert_one(backends[0])
+    back_up(path, tmp_path / "copy.db")
+    for backend in backends:
+        await insert_one(backend, queue="later")
+        assert (await backend.list_jobs(JobQuery())).total == 301 + backends.index(backend)
+    if deleted_first:
+        remove(path)
+        for backend in backends:
+            with pytest.raises(BackendUnavailableError, match="cannot be opened"):
+                await insert_one(backend)
+    restore(path, tmp_path / "copy.db")
+    for backend in backends:
+        with pytest.raises(BackendUnavailableError, match="cannot be opened"):
+            await insert_one(backend)
+        await insert_one(backend, queue="new")
+    for backend in backends:
+        with pytest.raises(BackendUnavailableError, match="cannot be opened"):
+            await backend.list_jobs(JobQuery())
+        page = await backend.list_jobs(JobQuery(limit=1000))
+        assert len(page.jobs) == page.total == 302
+        assert {job.queue for job in page.jobs} == {"default", "new"}
+        await backend.close()
+    check_integrity(path)
+    assert len(logs_set_aside(path)) == 1
+
+
 @pytest.mark.parametrize(
     "kind", [*BROKEN, apsw.BusyError, apsw.FullError, apsw.SQLError], ids=lambda kind: kind.__name__
 )

@@ -72,6 +72,10 @@ JOBS_AT_ONCE = 200
 """Jobs that one script changes, if they are not one commit: between two scripts everybody else is served."""
 READ_AT_ONCE = 500
 """Records that one script reads, for the same reason."""
+CLAIMED_MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of jobs that one script hands out: if it answers too late, they stand still until their leases lapse."""
+DUE_MAX_BYTES = 16 * 1024 * 1024
+"""Bytes of what is due in one answer: it has to arrive in time, or nothing that is due would ever be done."""
 
 
 class RedisBackend(Backend):
@@ -193,7 +197,7 @@ class RedisBackend(Backend):
             # The script answers fewer when it has handed out many jobs.
             done = len(answers)
             packed = pack_claims(requests[done:], {position - done for position in noted_elsewhere})
-            answers += unpack_claims(await self._client.write(scripts.CLAIM, packed, JOBS_AT_ONCE))
+            answers += unpack_claims(await self._client.write(scripts.CLAIM, packed, JOBS_AT_ONCE, CLAIMED_MAX_BYTES))
         return answers
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
@@ -203,7 +207,7 @@ class RedisBackend(Backend):
         return found
 
     async def due_jobs(self, now: int, limit: int) -> list[Job]:
-        return list(decode_jobs(await self._client.read(scripts.DUE, now, limit)))
+        return list(decode_jobs(await self._client.read(scripts.DUE, now, limit, DUE_MAX_BYTES)))
 
     async def next_wake_at(self) -> int | None:
         clocks = ("wake", "flowwake", "cronwake")
@@ -304,7 +308,7 @@ class RedisBackend(Backend):
         return sorted((decode_cron(_record(packed)) for packed in found), key=lambda entry: entry.name)
 
     async def due_crons(self, now: int, limit: int) -> list[CronEntry]:
-        found = await self._client.read(scripts.VERSIONED, "crons", "cronwake", now, limit)
+        found = await self._client.read(scripts.VERSIONED, "crons", "cronwake", now, limit, DUE_MAX_BYTES)
         return [decode_cron(_record(packed)) for packed in found]
 
     async def get_workflow(self, workflow_id: str) -> Workflow | None:
@@ -316,7 +320,7 @@ class RedisBackend(Backend):
         return None if found is None else decode_workflow(_record(found))
 
     async def due_workflows(self, now: int, limit: int) -> list[Workflow]:
-        found = await self._client.read(scripts.VERSIONED, "flows", "flowwake", now, limit)
+        found = await self._client.read(scripts.VERSIONED, "flows", "flowwake", now, limit, DUE_MAX_BYTES)
         return [decode_workflow(_record(packed)) for packed in found]
 
     # Events.

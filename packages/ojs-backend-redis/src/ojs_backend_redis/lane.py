@@ -28,6 +28,10 @@ LARGE_BYTES = 32 * 1024
 """Below it a request goes into the buffers at once."""
 
 
+class _NotSentError(RedisConnectionError):
+    """The connection ended before it was the request's turn: nothing of it was run."""
+
+
 class _Asked(NamedTuple):
     future: asyncio.Future[list[Any]]
     commands: int
@@ -44,6 +48,7 @@ class Lane:
         self._link: _Link | None = None
         self._left: list[_Link] = []
         self._connecting: asyncio.Task[_Link] | None = None
+        self._closed = False
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one trip and return their replies; one that is an error reply is returned, not raised.
@@ -51,11 +56,16 @@ class Lane:
         Raises `redis.exceptions.ConnectionError` or `TimeoutError` if no answer came: the commands may have been run.
         """
         replies: list[Any] = []
-        for _ in range(SERVERS_MAX):
+        for left in reversed(range(SERVERS_MAX)):
             link = self._link
             if link is None or link.broken:
                 link = await self._connected()
-            replies = await link.ask(commands)
+            try:
+                replies = await link.ask(commands)
+            except _NotSentError:
+                if left and not self._closed:
+                    continue
+                raise
             verdict = self._route.judge(replies[0])
             if verdict is not Verdict.STAY and link is self._link:
                 # What else is under way on it is still answered; those requests will see for themselves.
@@ -92,6 +102,7 @@ class Lane:
 
     async def close(self) -> None:
         """Disconnect. What is under way is not waited for."""
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
         links = self._left if self._link is None else [*self._left, self._link]
@@ -141,6 +152,10 @@ class _Link:
             self._large -= 1
 
     async def _send(self, request: _Asked, packed: list[bytes]) -> None:
+        if self._failed:
+            # Since it was asked, and nobody looks at the queue any more.
+            request.future.set_exception(_NotSentError("connection lost"))
+            return
         # Nothing is awaited before the bytes are on their way, so replies come in the order of the queue.
         self._asked.append(request)
         if self._watch is None:

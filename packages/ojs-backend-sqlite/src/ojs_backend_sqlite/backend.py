@@ -121,7 +121,7 @@ class SQLiteBackend(Backend):
         return [jobs.get(job_id) for job_id in job_ids]
 
     async def due_jobs(self, now: int, limit: int) -> list[Job]:
-        return await self._read_all(layouts.JOBS, queries.DUE_JOBS, now, limit)
+        return await self._read(lambda connection: layouts.JOBS.read_due(connection, queries.DUE_JOBS, now, limit))
 
     async def next_wake_at(self) -> int | None:
         return await self._read(lambda connection: connection.execute(queries.NEXT_WAKE_AT).get)
@@ -170,7 +170,9 @@ class SQLiteBackend(Backend):
         return await self._read(lambda connection: _first(layouts.WORKFLOWS.find(connection, [workflow_id])))
 
     async def due_workflows(self, now: int, limit: int) -> list[Workflow]:
-        return await self._read_all(layouts.WORKFLOWS, queries.DUE_WORKFLOWS, now, limit)
+        return await self._read(
+            lambda connection: layouts.WORKFLOWS.read_due(connection, queries.DUE_WORKFLOWS, now, limit)
+        )
 
     # Events.
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import apsw
 
 from ojs_backend_sqlite import migrations
 from ojs_backend_sqlite.config import SQLiteConfig
+from ojs_backend_sqlite.errors import MissingError
 from ojs_core.errors import SettingsError
 
 APPLICATION_ID = 0x4F4A5331
@@ -23,13 +27,36 @@ CHECKPOINT_PAGES = 4000
 JOURNAL_MAX_BYTES = 64 * 1024 * 1024
 """A longer log, left behind by a long read, is cut back to this."""
 
+log = logging.getLogger("ojs.sqlite")
+
 _creating = Lock()
 
 
-def connect(config: SQLiteConfig) -> apsw.Connection:
-    """Open an existing database, for use by one thread. Raises `apsw.Error`."""
+class _SideFile(NamedTuple):
+    path: Path
+    identity: tuple[int, int] | None
+
+
+class Connection(apsw.Connection):
+    """Knows the side files it uses: at their paths there may be others by now."""
+
+    log: _SideFile | None = None
+    shared_memory: _SideFile | None = None
+
+
+def connect(config: SQLiteConfig) -> Connection:
+    """Open an existing database of ours, for use by one thread. Raises `apsw.Error`."""
+    connection = _open(config)
+    if not config.in_memory:
+        # A copy that was put in place of the file may have lost it.
+        connection.pragma("journal_mode", "wal")
+        _note_side_files(connection, config.path)
+    return connection
+
+
+def _open(config: SQLiteConfig) -> Connection:
     # Without SQLITE_OPEN_CREATE: a file that was removed must not come back empty.
-    connection = apsw.Connection(config.path, apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS_CACHED)
+    connection = Connection(config.path, apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS_CACHED)
     connection.set_busy_timeout(config.busy_timeout_ms)
     connection.execute(f"PRAGMA synchronous = {config.synchronous}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -39,18 +66,62 @@ def connect(config: SQLiteConfig) -> apsw.Connection:
     return connection
 
 
-def check_in_place(connection: apsw.Connection) -> None:
+def _note_side_files(connection: Connection, path: str) -> None:
+    connection.pragma("schema_version")  # the first look opens them
+    connection.log, connection.shared_memory = (
+        _SideFile(side, _identity(side)) for side in (Path(f"{path}-wal"), Path(f"{path}-shm"))
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from all others as long as somebody has it open."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_in_place(connection: Connection, path: str) -> None:
     """Raise `apsw.CantOpenError` unless the file this connection has open is still the one at its path.
 
     SQLite would go on writing to a file that was deleted or replaced, and what it wrote would be gone with it.
+    `MissingError` means that there is none to be used now; the connection is to be kept.
     """
     moved = ctypes.c_int()
     connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
-    if moved.value:
-        raise apsw.CantOpenError("the file was moved or deleted")
+    if not moved.value:
+        return
+    if _identity(Path(path)) is None:
+        raise MissingError("the file was moved or deleted")
+    try:
+        _set_side_files_aside(connection)
+    except OSError as error:
+        raise MissingError("the write-ahead log of the old file is in the way") from error
+    raise apsw.CantOpenError("the file was replaced")
 
 
-def prepare(config: SQLiteConfig) -> apsw.Connection:
+def _set_side_files_aside(connection: Connection) -> None:
+    """Take away what belongs to the file that was replaced: SQLite would write the old log into the new database.
+
+    The log is kept, as it may hold changes that the old file does not.
+    """
+    side = connection.log
+    if side is not None and side.identity is not None and _is_there(side):
+        # Its number is that of no other file: this connection has it open.
+        aside = side.path.with_name(f"{side.path.name}.{side.identity[1]}")
+        with suppress(FileNotFoundError):  # another process was quicker
+            side.path.replace(aside)
+            log.warning("The database file was replaced. The write-ahead log of the old one is now %s.", aside)
+    if connection.shared_memory is not None and _is_there(connection.shared_memory):
+        connection.shared_memory.path.unlink(missing_ok=True)
+
+
+def _is_there(side: _SideFile) -> bool:
+    return side.identity is not None and _identity(side.path) == side.identity
+
+
+def prepare(config: SQLiteConfig) -> Connection:
     """Create the file where there is none, bring its schema up to date, and return a connection for one thread.
 
     Several processes may do so at once. Raises `SettingsError` for a path that cannot be a database of ours, and
@@ -59,7 +130,7 @@ def prepare(config: SQLiteConfig) -> apsw.Connection:
     if not config.in_memory:
         _create_file(config.path)
     try:
-        connection = connect(config)
+        connection = _open(config)
     except apsw.NotADBError as error:
         raise SettingsError(f"OJS_SQLITE_PATH={config.path} is not a SQLite database.") from error
     try:
@@ -75,6 +146,8 @@ def prepare(config: SQLiteConfig) -> apsw.Connection:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+        if not config.in_memory:
+            _note_side_files(connection, config.path)
     except BaseException:
         connection.close()
         raise

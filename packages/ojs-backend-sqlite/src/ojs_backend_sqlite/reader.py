@@ -10,7 +10,7 @@ import apsw
 
 from ojs_backend_sqlite import database
 from ojs_backend_sqlite.config import SQLiteConfig
-from ojs_backend_sqlite.errors import BROKEN
+from ojs_backend_sqlite.errors import MissingError, is_broken
 from ojs_backend_sqlite.mailbox import MailThread, Outcome, Work
 
 Answer = TypeVar("Answer")
@@ -21,7 +21,7 @@ class Reader:
 
     def __init__(self, config: SQLiteConfig, name: str) -> None:
         self._config = config
-        self._connection: apsw.Connection | None = None
+        self._connection: database.Connection | None = None
         self._thread = MailThread(f"ojs-sqlite-{name}", self._read)
 
     def submit(self, work: Work[apsw.Connection, Answer]) -> asyncio.Future[Answer]:
@@ -38,14 +38,16 @@ class Reader:
             if self._connection is None:
                 self._connection = database.connect(self._config)
             connection = self._connection
-            database.check_in_place(connection)
+            database.check_in_place(connection, self._config.path)
             connection.execute("BEGIN")
             outcomes = [_attempt(work, connection) for work in works]
             connection.execute("COMMIT")
+        except MissingError as error:
+            return [Outcome(error=error)] * len(works)
         except apsw.Error as error:
             self._drop()
             return [Outcome(error=error)] * len(works)
-        if any(isinstance(outcome.error, BROKEN) for outcome in outcomes):
+        if any(is_broken(outcome.error) for outcome in outcomes):
             self._drop()
         return outcomes
 

@@ -19,6 +19,10 @@ Bindings = Row | dict[str, Any]
 
 ROWS_MAX = 64
 """Rows in one INSERT. A statement is prepared for each power of two up to it."""
+DUE_MAX_BYTES = 16 * 1024 * 1024
+"""What is due at once may be hundreds of megabytes, after the servers were down: then it is read in portions."""
+DUE_FIRST, DUE_GROWTH = 4, 4
+"""Records in the first portion of a look, which tells how large they are, and how much larger the next one is."""
 READ_MAX = 256
 """Records read at once, so that a long list does not take much memory several times over."""
 
@@ -82,6 +86,21 @@ class Layout(Generic[Record]):
     def read(self, connection: apsw.Connection, query: str, bindings: Bindings = ()) -> list[Record]:
         """Return the records of a query, whose last column is `record`."""
         return self._decode(read_array(connection, query, bindings))
+
+    def read_due(self, connection: apsw.Connection, query: str, now: int, limit: int) -> list[Record]:
+        """Return what is due: at most `limit` records, and no more once they have `DUE_MAX_BYTES`."""
+        found: list[Record] = []
+        size, portion = 0, DUE_FIRST
+        while len(found) < limit and size < DUE_MAX_BYTES:
+            wanted = min(portion, limit - len(found))
+            array = read_array(connection, query, (now, wanted, len(found)))
+            records = self._decode(array)
+            found += records
+            if len(records) < wanted:
+                break
+            size += len(array)
+            portion *= DUE_GROWTH
+        return found
 
     def find(self, connection: apsw.Connection, keys: Sequence[str]) -> list[Record]:
         """Return the records that have one of the keys, in any order."""

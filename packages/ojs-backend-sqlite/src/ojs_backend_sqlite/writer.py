@@ -18,7 +18,7 @@ import apsw
 
 from ojs_backend_sqlite import database, queries
 from ojs_backend_sqlite.config import SQLiteConfig
-from ojs_backend_sqlite.errors import BROKEN, closed
+from ojs_backend_sqlite.errors import closed, is_broken
 from ojs_backend_sqlite.mailbox import GROUP_MAX, MailThread, Outcome, Request, Work, settle
 from ojs_backend_sqlite.transaction import Transaction
 
@@ -32,9 +32,9 @@ Ring = Callable[[frozenset[str] | None], None]
 class Writer:
     """Owns the writing connection. `ring` is called after a flush that made jobs available."""
 
-    def __init__(self, config: SQLiteConfig, connection: apsw.Connection, ring: Ring) -> None:
+    def __init__(self, config: SQLiteConfig, connection: database.Connection, ring: Ring) -> None:
         self._config = config
-        self._connection: apsw.Connection | None = connection
+        self._connection: database.Connection | None = connection
         self._ring = ring
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Request[Transaction]] = []
@@ -135,7 +135,7 @@ class Writer:
     def _begin(self) -> Transaction:
         connection = self._connect()
         if not self._config.in_memory:
-            database.check_in_place(connection)
+            database.check_in_place(connection, self._config.path)
         connection.execute("BEGIN IMMEDIATE")
         return Transaction(connection)
 
@@ -159,13 +159,13 @@ class Writer:
                 self._connection.execute("ROLLBACK")
         except apsw.Error:
             self._drop()  # closing it rolls back
-        if isinstance(error, BROKEN) and not self._config.in_memory:
+        if is_broken(error) and not self._config.in_memory:
             self._drop()
         return [Outcome(error=error)] * len(works)
 
     # The connection.
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self) -> database.Connection:
         if self._connection is None:
             self._connection = database.connect(self._config)
         return self._connection

@@ -3,6 +3,7 @@
 -- ARGV[1]: the requests (msgpack): {queues, count, now, default_lease_ms, default_timeout_ms, worker_id, lease_ms,
 --   noted elsewhere}, the last three false where not given; times in ms
 -- ARGV[2]: jobs after which no further request is served, so that Redis is not held up
+-- ARGV[3]: bytes of records after which no further job is handed out, as the result has to arrive in time
 -- Result, per request, two texts: a JSON array of the records handed out, and one of expired jobs met on the way, left
 --   as they are; empty texts where there are none. Fewer than the requests if some were not served.
 -- If the client dies: the jobs are out and nobody knows; they come back when their lease ends.
@@ -59,28 +60,32 @@ local function claim_one(job, request)
 end
 
 local drained = {}
+local bytes, bytes_max = 0, tonumber(ARGV[3])
 
 -- Claims from one queue into `found`, as many as `room`; returns how many.
 local function take(name, request, room, found, expired)
   local key, taken, passed = root .. 'ready:' .. name, 0, {}
-  while taken < room and not drained[name] and #passed < 2 * EXPIRED_MAX do
+  while taken < room and not drained[name] and #passed < 2 * EXPIRED_MAX and bytes < bytes_max do
     local wanted = room - taken
     local popped = call('ZPOPMIN', key, wanted)
     drained[name] = #popped < 2 * wanted
     for i = 1, #popped, 2 do
-      local job = load(popped[i])
+      local enough = bytes >= bytes_max
+      local job = not enough and load(popped[i])
       local expires = job and job.h[EXPIRES]
       local over = expires and expires <= request[R_NOW]
       -- No job: somebody deleted the record behind our back. Those behind it are handed out all the same.
-      if over or owner_of('j', popped[i]) then
+      if enough or over or owner_of('j', popped[i]) then
         passed[#passed + 1] = popped[i + 1]
         passed[#passed + 1] = popped[i]
         if over and #expired < EXPIRED_MAX then
           expired[#expired + 1] = compose(job)
         end
       elseif job then
-        found[#found + 1] = claim_one(job, request)
+        local record = claim_one(job, request)
+        found[#found + 1] = record
         taken = taken + 1
+        bytes = bytes + #record
       end
     end
   end
@@ -125,7 +130,7 @@ end
 
 local answers, jobs, jobs_max = {}, 0, tonumber(ARGV[2])
 for _, request in ipairs(unpack_(ARGV[1])) do
-  if jobs >= jobs_max then
+  if jobs >= jobs_max or bytes >= bytes_max then
     break
   end
   local found, expired = serve(request)

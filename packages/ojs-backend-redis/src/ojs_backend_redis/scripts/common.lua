@@ -207,13 +207,20 @@ end
 
 local events_key = root .. 'events'
 local COUNT_PER_US, COUNT_MAX = 32, 32767
+local ID_MAX = 13 + 1 + 6
 local last_entry
 
 -- Adds to the log. With several shards the first entry of a call is numbered by the microsecond, so that the logs can be
 -- read as one (merged_log.py); those behind it follow.
 local function log(field, event)
   if not locks_key then
-    call('XADD', events_key, '*', field, event)
+    local id = call('XADD', events_key, '*', field, event)
+    if #id > ID_MAX then
+      -- The clock is behind the last entry, and a million have followed in its millisecond. The count has 20 bits in the
+      -- number of an event; what is beyond goes into the next millisecond.
+      call('XDEL', events_key, id)
+      call('XADD', events_key, fmt('%d-0', string.match(id, '%d+') + 1), field, event)
+    end
     return
   end
   if not last_entry then

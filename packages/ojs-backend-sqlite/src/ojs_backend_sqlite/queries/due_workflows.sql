@@ -1,7 +1,7 @@
 -- Workflows whose wake_at has come, earliest first.
--- ?1: now, ms. ?2: most workflows.
+-- ?1: now, ms. ?2: most workflows. ?3: how many to pass over.
 SELECT record
 FROM workflows INDEXED BY workflow_wake
 WHERE wake_at <= ?1
 ORDER BY wake_at, id
-LIMIT ?2;
+LIMIT ?2 OFFSET ?3;

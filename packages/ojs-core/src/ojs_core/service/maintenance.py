@@ -221,7 +221,9 @@ async def _each(wake: Callable[[Woken], Awaitable[None]], records: Sequence[Woke
         except BackendUnavailableError:
             raise
         except Exception:
-            log.exception("What is due for %s failed; it is tried again.", record)
+            # Not the record: it holds the data of clients, megabytes of it.
+            what = f"cron entry '{record.name}'" if isinstance(record, CronEntry) else f"workflow {record.id}"
+            log.exception("What is due for %s failed; it is tried again.", what)
             await _breathe()
 
 
