@@ -37,13 +37,9 @@ def test_chance_is_a_fraction_and_varies() -> None:
         (0.0, "10.0 s ahead of"),
     ],
 )
-async def test_clocks_that_disagree(monkeypatch: pytest.MonkeyPatch, there: float | None, said: str | None) -> None:
+def test_clocks_that_disagree(monkeypatch: pytest.MonkeyPatch, there: float | None, said: str | None) -> None:
     """The store was asked at 10 s and answered at 12 s: whatever lies between cannot be told from right."""
     readings = iter([10.0, 12.0])
     monkeypatch.setattr(clock.time, "time", lambda: next(readings))
-
-    async def store_clock() -> float | None:
-        return there
-
-    warnings = await clock.skew_warnings(store_clock)
+    warnings = clock.skew_warnings(there, clock.wall_ms())
     assert [f"is {said} the store's" in warning for warning in warnings] == ([] if said is None else [True])

@@ -14,6 +14,7 @@ from tests.service.flows import batch, chain, group, job
 from ojs_core.backend import NewJob
 from ojs_core.envelope import decode_object
 from ojs_core.records import Workflow, encode
+from ojs_core.testing.clock import NOW
 from ojs_core.workflow import (
     RESULTS_MAX_BYTES,
     Advance,
@@ -28,7 +29,6 @@ from ojs_core.workflow import (
 from ojs_core.workflow import step as step_module
 from ojs_core.workflow import view as view_module
 
-NOW = 1_770_892_200_000
 WORKFLOW_ID = "019c5186-9a40-7000-8000-000000000001"
 TEN = Raw(b'"12345678"')
 

@@ -253,10 +253,6 @@ class Stream:
         """Return the stream as it is, asked of its leader. Raises `RefusedByStore`."""
         return _decode_info(await self._ask_info())
 
-    async def clock(self) -> float:
-        """Return the leader's time, in ms since the epoch."""
-        return (await self.info()).ts.timestamp() * 1000
-
     async def _ask_info(self) -> bytes:
         return await self._ask(f"STREAM.INFO.{self._config.stream}", repeatable=True)
 

@@ -37,7 +37,7 @@ from ojs_core.backend import (
     Refused,
     WakeCallback,
 )
-from ojs_core.clock import skew_warnings
+from ojs_core.clock import skew_warnings, wall_ms
 from ojs_core.errors import BackendUnavailableError, PartlyUnavailableError, SettingsError
 from ojs_core.events import Event, other_event, worker_started
 from ojs_core.job import Job, JobState
@@ -149,7 +149,8 @@ class PostgresBackend(Backend):
             found.append(
                 "OJS_POSTGRES_POOLER without OJS_POSTGRES_LISTEN_URL: work from other servers is noticed by polling."
             )
-        return found + await skew_warnings(lambda: self._background.fetch_value(CLOCK))
+        asked_at = wall_ms()
+        return found + skew_warnings(await self._background.fetch_value(CLOCK), asked_at)
 
     # The schema.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ojs_backend_redis.client import Client
 from ojs_backend_redis.config import RedisConfig
 from ojs_backend_redis.errors import as_setting, code_of, unavailable
-from ojs_core.clock import skew_warnings
+from ojs_core.clock import skew_warnings, wall_ms
 from ojs_core.errors import BackendUnavailableError, SettingsError
 
 REDIS_LEAST = (7, 0)
@@ -111,8 +111,9 @@ def _unusable(error: Exception, config: RedisConfig) -> SettingsError | BackendU
 
 async def warnings(client: Client, config: RedisConfig) -> list[str]:
     """Return what an operator should know about this Redis."""
+    asked_at = wall_ms()
     facts = await read_facts(client)
-    found = []
+    found = skew_warnings(facts.time_ms, asked_at)
     if facts.policy != "noeviction":
         found.append(
             f"maxmemory-policy is '{facts.policy}': Redis will delete jobs when its memory is full. Set it to "
@@ -133,8 +134,4 @@ async def warnings(client: Client, config: RedisConfig) -> list[str]:
             f"OJS_REDIS_DURABILITY=wait:{wanted}, but {facts.replicas} replicas are connected: every change is "
             "answered with 503 until there are enough."
         )
-
-    async def clock() -> float | None:
-        return (await read_facts(client)).time_ms
-
-    return found + await skew_warnings(clock)
+    return found

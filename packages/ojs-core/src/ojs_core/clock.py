@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 SKEW_MAX_MS = 1000
@@ -38,15 +37,21 @@ class SystemClock:
         return self._random.random()
 
 
-async def skew_warnings(store_clock: Callable[[], Awaitable[float | None]]) -> list[str]:
+def wall_ms() -> float:
+    """Return what the machine's clock shows, in ms since the epoch; it may be set back."""
+    return time.time() * 1000
+
+
+def skew_warnings(there: float | None, asked_at: float) -> list[str]:
     """Return what to tell an operator if the clock of this machine and that of the store disagree.
 
+    Call it as soon as the store has answered.
+
     Args:
-        store_clock: asks the store for its time, in ms since the epoch; None: it does not say.
+        there: the time of the store, in ms since the epoch; None: it does not say.
+        asked_at: `wall_ms` before it was asked.
     """
-    asked_at = time.time() * 1000
-    there = await store_clock()
-    answered_at = time.time() * 1000
+    answered_at = wall_ms()
     if there is None:
         return []
     # Whenever between the two the store looked at its clock.
