@@ -128,11 +128,11 @@ class Site:
     async def __aexit__(self, *_):
         self.release.set()
         self._server.close()
-        for client in self._clients:
-            client.writer.close()
-        for connection in tuple(self.state.connections):
-            connection.transport.abort()
+        # Closed, a client would stay open for as long as what nobody reads waits to be sent.
+        for end in (*(client.writer for client in self._clients), *self.state.connections):
+            end.transport.abort()
         await until(lambda: not self.state.connections and not self.state.tasks)
+        await asyncio.gather(*(client.writer.wait_closed() for client in self._clients), return_exceptions=True)
         assert not _sweepers[self.state]._connections  # noqa: SLF001 - what is kept here is kept for ever
 
     async def connect(self):
